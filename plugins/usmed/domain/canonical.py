@@ -1,0 +1,100 @@
+"""One sequence of bytes for one JSON value: what gets signed, hashed and compared (RFC 8785)."""
+
+import base64
+import binascii
+import hashlib
+import json
+from typing import Any
+
+import rfc8785
+
+from usmed.domain.errors import PeerDataError
+
+MAXIMUM_DEPTH = 32
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return the canonical UTF-8 bytes of a JSON value (RFC 8785, JSON Canonicalization Scheme).
+
+    Raises:
+        PeerDataError: the value holds something JSON cannot carry exactly (NaN, integers over 2^53, other types).
+    """
+    try:
+        return rfc8785.dumps(value)
+    except (rfc8785.CanonicalizationError, RecursionError) as error:
+        raise PeerDataError(f"not representable as canonical JSON: {error}") from error
+
+
+def sha256_hex(data: bytes) -> str:
+    """Return the SHA-256 of `data` as 64 lower-case hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def base64url(data: bytes) -> str:
+    """Encode without padding (RFC 7515 §2)."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def base64url_decode(text: str) -> bytes:
+    """Decode unpadded base64url (RFC 7515 §2).
+
+    Raises:
+        PeerDataError: another alphabet, padding, or bits left over that another text would decode to as well.
+    """
+    try:
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (binascii.Error, ValueError) as error:
+        raise PeerDataError("not base64url") from error
+    if base64url(data) != text:
+        raise PeerDataError("not base64url in its one canonical form")
+    return data
+
+
+def parse_json(data: bytes, *, limit_bytes: int) -> Any:
+    """Parse JSON from outside, strictly.
+
+    Args:
+        data: the bytes received.
+        limit_bytes: the most that is accepted.
+
+    Raises:
+        PeerDataError: too large, not UTF-8, not JSON, nested deeper than 32, NaN, or a member named twice
+            (RFC 8259 §4 leaves the meaning open, so two readers could see two documents).
+    """
+    if len(data) > limit_bytes:
+        raise PeerDataError(f"JSON of {len(data)} bytes is over the limit of {limit_bytes}")
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique_members, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise PeerDataError("JSON is not UTF-8") from error
+    except RecursionError as error:
+        raise PeerDataError("JSON is nested too deeply") from error
+    except ValueError as error:
+        raise PeerDataError(f"not JSON: {error}") from error
+    _check_depth(value)
+    return value
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("an object names a member twice")
+    return members
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAXIMUM_DEPTH):
+        level = [
+            child
+            for node in level
+            if isinstance(node, dict | list)
+            for child in (node.values() if isinstance(node, dict) else node)
+        ]
+        if not level:
+            return
+    raise PeerDataError(f"JSON is nested deeper than {MAXIMUM_DEPTH}")

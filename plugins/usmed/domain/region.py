@@ -1,0 +1,203 @@
+"""The region manifest: which hospitals there are, where they answer, and by which key each is known."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from joserfc.jwk import OKPKey
+
+from usmed.domain.canonical import base64url_decode
+from usmed.domain.errors import ConfigurationError, PeerDataError
+from usmed.domain.identifiers import NationalNumber, patient_identifier
+
+HUB = "hub"
+"""The id under which the hub signs; no hospital may have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One actor of the region.
+
+    Attributes:
+        id: its name in signatures and consents.
+        address: base URL, `https://host:port`.
+        key: its public Ed25519 key.
+        tls_certificate: PEM that its TLS connection must chain to; empty means the system's authorities.
+    """
+
+    id: str
+    address: str
+    key: OKPKey
+    tls_certificate: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hospital(Member):
+    """A hospital node; `issuers` lists whose numbers it assigns, the first for numbers that name no issuer."""
+
+    name: str
+    issuers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionManifest:
+    """Who belongs to the region. `issued` is aware UTC."""
+
+    region: str
+    name: str
+    version: int
+    issued: datetime
+    national_number: NationalNumber | None
+    hub: Member
+    hospitals: Mapping[str, Hospital]
+
+    def key_of(self, member_id: str) -> OKPKey | None:
+        """Return the public key of a hospital or of the hub; None for anybody else."""
+        member = self.hub if member_id == HUB else self.hospitals.get(member_id)
+        return member.key if member else None
+
+    def issuer_owner(self, issuer: str) -> str | None:
+        """Return the id of the hospital whose numbers `issuer` denotes, if it is one of the region's."""
+        return next((h.id for h in self.hospitals.values() if issuer in h.issuers), None)
+
+
+def parse_region(document: Any, source: str) -> RegionManifest:
+    """Read a region manifest that was parsed from YAML or JSON.
+
+    Args:
+        document: the parsed document.
+        source: where it came from, for messages.
+
+    Raises:
+        ConfigurationError: listing every fault with its path.
+    """
+    reader = _Reader()
+    root = reader.mapping(document, "$", {"version", "region", "name", "issued", "hub", "hospitals"}, {"national_number"})
+    version = reader.typed(root, "version", int, "$")
+    if version is not None and version < 1:
+        reader.problems.append("$.version: must be 1 or more")
+    national = None
+    if "national_number" in root:
+        element = reader.mapping(root["national_number"], "$.national_number", {"issuer", "kind"}, set())
+        issuer = reader.typed(element, "issuer", str, "$.national_number")
+        kind = reader.typed(element, "kind", str, "$.national_number")
+        if kind is not None and kind != "ro.cnp":
+            reader.problems.append("$.national_number.kind: only 'ro.cnp' is known")
+        national = NationalNumber(issuer or "", kind or "")
+    hub_element = reader.mapping(root.get("hub", {}), "$.hub", {"address", "public_key"}, {"tls_certificate"})
+    hub = Member(HUB, *reader.member(hub_element, "$.hub"))
+    hospitals: dict[str, Hospital] = {}
+    elements = reader.typed(root, "hospitals", list, "$") or []
+    for position, element in enumerate(elements):
+        path = f"$.hospitals[{position}]"
+        hospital = reader.hospital(element, path)
+        if hospital.id in hospitals:
+            reader.problems.append(f"{path}.id: {hospital.id!r} is there twice")
+        for other in hospitals.values():
+            for issuer in set(other.issuers) & set(hospital.issuers):
+                reader.problems.append(f"{path}.issuers: {issuer!r} also belongs to {other.id!r}")
+        if national is not None and national.issuer in hospital.issuers:
+            reader.problems.append(f"{path}.issuers: {national.issuer!r} is the national number's issuer")
+        hospitals[hospital.id] = hospital
+    if not elements and "hospitals" in root:
+        reader.problems.append("$.hospitals: names no hospital")
+    issued = reader.instant(root, "issued")
+    region, name = (reader.typed(root, key, str, "$") or "" for key in ("region", "name"))
+    if reader.problems:
+        raise ConfigurationError(source, reader.problems)
+    assert issued is not None
+    assert version is not None
+    return RegionManifest(region, name, version, issued, national, hub, hospitals)
+
+
+class _Reader:
+    """Collects every fault instead of stopping at the first."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def mapping(self, value: Any, path: str, required: set[str], optional: set[str]) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            self.problems.append(f"{path}: must be a mapping")
+            return {}
+        for key in sorted(map(str, value)):
+            if key not in required | optional:
+                self.problems.append(f"{path}.{key}: unknown key")
+        for key in sorted(required - set(value)):
+            self.problems.append(f"{path}.{key}: is missing")
+        return value
+
+    def typed(self, element: dict[str, Any], key: str, kind: type, path: str) -> Any:
+        if key not in element:
+            return None
+        value = element[key]
+        if type(value) is not kind or value == "":
+            self.problems.append(f"{path}.{key}: must be {'a non-empty ' if kind is str else 'a '}{kind.__name__}")
+            return None
+        return value
+
+    def instant(self, element: dict[str, Any], key: str) -> datetime | None:
+        value = element.get(key)
+        if isinstance(value, str):
+            try:
+                value = datetime.fromisoformat(value)
+            except ValueError:
+                value = None
+        if key in element and (not isinstance(value, datetime) or value.tzinfo is None):
+            self.problems.append(f"$.{key}: must be a time with its zone, such as 2026-01-31T12:00:00Z")
+            return None
+        return value
+
+    def member(self, element: dict[str, Any], path: str) -> tuple[str, OKPKey, str]:
+        address = self.typed(element, "address", str, path) or ""
+        if address:
+            parts = urlsplit(address)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
+                self.problems.append(f"{path}.address: must be http(s)://host[:port], nothing after it")
+        certificate = ""
+        if "tls_certificate" in element:
+            certificate = self.typed(element, "tls_certificate", str, path) or ""
+            if certificate and "-----BEGIN CERTIFICATE-----" not in certificate:
+                self.problems.append(f"{path}.tls_certificate: is not a PEM certificate")
+        return address.rstrip("/"), self.key(element, path), certificate
+
+    def key(self, element: dict[str, Any], path: str) -> OKPKey:
+        text = self.typed(element, "public_key", str, path)
+        if text is not None:
+            try:
+                return public_key(text)
+            except PeerDataError as error:
+                self.problems.append(f"{path}.public_key: {error}")
+        return OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": "A" * 43})
+
+    def hospital(self, value: Any, path: str) -> Hospital:
+        element = self.mapping(value, path, {"id", "name", "address", "public_key", "issuers"}, {"tls_certificate"})
+        hospital_id = self.typed(element, "id", str, path) or ""
+        if hospital_id and (not re.fullmatch(r"[a-z0-9-]{1,32}", hospital_id) or hospital_id == HUB):
+            self.problems.append(f"{path}.id: must be 1 to 32 of a-z, 0-9 and -, and not {HUB!r}")
+        issuers = self.typed(element, "issuers", list, path) or []
+        if "issuers" in element and not issuers:
+            self.problems.append(f"{path}.issuers: names no issuer")
+        for issuer in issuers:
+            try:
+                patient_identifier(issuer, "1")
+            except PeerDataError as error:
+                self.problems.append(f"{path}.issuers: {error}")
+        address, key, certificate = self.member(element, path)
+        name = self.typed(element, "name", str, path) or ""
+        return Hospital(hospital_id, address, key, certificate, name, tuple(map(str, issuers)))
+
+
+def public_key(text: str) -> OKPKey:
+    """Read a public Ed25519 key written as base64url of its 32 bytes (RFC 8037 §2).
+
+    Raises:
+        PeerDataError: not such a key.
+    """
+    raw = base64url_decode(text)
+    if len(raw) != 32:
+        raise PeerDataError("not base64url of the 32 bytes of an Ed25519 public key")
+    return OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": text})

@@ -1,0 +1,1 @@
+"""The hospital node: lookup, pull, release (enforcement at the source), retention."""

@@ -1,0 +1,1 @@
+"""The regional hub: patient index, study locator, consent registry. It never sees an image."""

@@ -1,0 +1,1 @@
+"""What every process needs: settings, storage, signed HTTP, audit log, logging."""

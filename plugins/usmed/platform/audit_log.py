@@ -1,0 +1,169 @@
+"""The audit log on disk: appended by one thread, chained across processes, verified as a whole."""
+
+import json
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import sqlalchemy as sa
+
+from usmed.domain.audit import AuditEvent, AuditRecord, ChainHead, ChainReport, chain_record, verify_chain
+from usmed.domain.canonical import canonical_json
+from usmed.platform.storage import Database, StorageError
+
+_log = logging.getLogger(__name__)
+
+BATCH = 500
+PAGE = 1000
+
+_record = sa.table("audit_record", *map(sa.column, ("sequence", "hash", "patient", "content")))
+_head = sa.table("audit_head", *map(sa.column, ("id", "count", "hash")))
+
+
+class Receipt:
+    """The promise that one event will be on disk."""
+
+    def __init__(self, event: dict[str, Any]) -> None:
+        self._event = event
+        self._future: Future[int] = Future()
+
+    def wait(self, timeout_s: float = 15.0) -> int:
+        """Return the record's sequence number once it is durable.
+
+        Raises:
+            StorageError: it could not be written; what was to be recorded must then not happen.
+        """
+        try:
+            return self._future.result(timeout_s)
+        except FutureTimeoutError as error:
+            raise StorageError(f"the audit record was not written within {timeout_s} s") from error
+
+
+class AuditLog:
+    """The audit log of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._queue: SimpleQueue[Receipt | None] = SimpleQueue()
+        self._open = True
+        self._closing = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+        self._thread.start()
+
+    def append(self, event: AuditEvent) -> Receipt:
+        """Hand over an event; `append(...).wait()` returns when it is durable.
+
+        Raises:
+            PeerDataError: a detail of the event is not JSON.
+            StorageError: the log is closed.
+        """
+        content = event.to_json()
+        # Found out here, an event that cannot be written concerns its caller alone, not its whole batch.
+        canonical_json(content)
+        receipt = Receipt(content)
+        with self._closing:
+            if not self._open:
+                raise StorageError("the audit log is closed")
+            self._queue.put(receipt)
+        return receipt
+
+    def close(self) -> None:
+        """Write what was appended, and stop. May be called twice."""
+        with self._closing:
+            if self._open:
+                self._open = False
+                self._queue.put(None)
+        self._thread.join()
+
+    def head(self) -> ChainHead:
+        """Return how many records there are, and the hash of the last."""
+        with self._database.read() as connection:
+            return _read_head(connection)
+
+    def verify(self) -> ChainReport:
+        """Check every record of the log, in one snapshot."""
+        with self._database.read() as connection:
+            return verify_chain(_read_records(connection), _read_head(connection))
+
+    def tail(self, limit: int = 50, patient: str = "") -> list[dict[str, Any]]:
+        """Return the last events, oldest first, each with its `sequence`; of one `patient` if one is given."""
+        query = sa.select(_record.c.sequence, _record.c.content).order_by(_record.c.sequence.desc())
+        if patient:
+            query = query.where(_record.c.patient == patient)
+        with self._database.read() as connection:
+            rows = connection.execute(query.limit(limit)).all()
+        return [{"sequence": row.sequence, **json.loads(row.content)["event"]} for row in reversed(rows)]
+
+    def _run(self) -> None:
+        while (first := self._queue.get()) is not None:
+            batch, last = [first], False
+            while len(batch) < BATCH and not last:
+                try:
+                    receipt = self._queue.get_nowait()
+                except Empty:
+                    break
+                if receipt is None:
+                    last = True
+                else:
+                    batch.append(receipt)
+            self._settle(batch)
+            if last:
+                return
+
+    def _settle(self, batch: Sequence[Receipt]) -> None:
+        try:
+            first = self._write(batch)
+        except Exception as error:  # noqa: BLE001 - the thread's last line of defence
+            _log.error("%d audit record(s) could not be written: %s", len(batch), type(error).__name__)
+            failure = error if isinstance(error, StorageError) else StorageError("an audit record was not written")
+            for receipt in batch:
+                receipt._future.set_exception(failure)
+            return
+        for offset, receipt in enumerate(batch):
+            receipt._future.set_result(first + offset)
+
+    def _write(self, batch: Sequence[Receipt]) -> int:
+        """Chain and store a batch in one transaction; return the first sequence number."""
+        with self._database.write() as connection:
+            # The row lock (on SQLite the write lock) keeps other processes from chaining to the same head.
+            head = _read_head(connection, lock=True)
+            first = head.count + 1
+            rows = []
+            for receipt in batch:
+                record = chain_record(receipt._event, head)
+                head = ChainHead(record.sequence, record.hash)
+                rows.append(
+                    {
+                        "sequence": record.sequence,
+                        "hash": record.hash,
+                        "patient": record.patient,
+                        "content": record.content.decode("utf-8"),
+                    }
+                )
+            connection.execute(sa.insert(_record), rows)
+            connection.execute(sa.update(_head).values(count=head.count, hash=head.hash))
+        return first
+
+
+def _read_head(connection: sa.Connection, *, lock: bool = False) -> ChainHead:
+    query = sa.select(_head.c.count, _head.c.hash)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
+        # The migration made it: somebody has removed it.
+        raise StorageError("the audit log's head is missing")
+    count, digest = row
+    return ChainHead(count, digest)
+
+
+def _read_records(connection: sa.Connection) -> Iterator[AuditRecord]:
+    last = -1
+    while rows := connection.execute(
+        sa.select(_record).where(_record.c.sequence > last).order_by(_record.c.sequence).limit(PAGE)
+    ).all():
+        last = rows[-1].sequence
+        for row in rows:
+            yield AuditRecord(row.sequence, row.hash, row.patient, row.content.encode("utf-8"))

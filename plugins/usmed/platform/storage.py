@@ -1,0 +1,220 @@
+"""The one door to a database: SQLite for one machine, PostgreSQL for the rest; migrations run forward.
+
+Callers write SQLAlchemy Core against `Database.read` and `Database.write`, and mean the same on both engines:
+`read` sees one snapshot; `write` is one durable transaction. Tables belong to migration chains, one per package
+that stores something, each with a version table of its own.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from usmed.domain.errors import ConfigurationError, UsmedError
+
+PLATFORM_CHAIN = "usmed.platform.storage_migrations"
+BUSY_TIMEOUT_S = 10
+MIGRATION_LOCK = 0x75736D6564
+"""Key of the PostgreSQL advisory lock that lets one process at a time migrate ("usmed" in ASCII)."""
+
+_WRITING = "usmed_writing"
+# Alembic keeps the migration that runs in module globals.
+_migrating = threading.Lock()
+
+
+class StorageError(UsmedError):
+    """The database cannot be reached, refuses, or is not one that this version can use."""
+
+
+class Database:
+    """An open database. Safe to use from many threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def is_postgresql(self) -> bool:
+        """Tell whether this is PostgreSQL rather than SQLite."""
+        return self._engine.dialect.name == "postgresql"
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Give a connection on which every query sees the same snapshot; what it writes is not kept.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        with _translated(), self._engine.connect() as connection:
+            if self.is_postgresql:
+                # SQLite's deferred transaction is a snapshot already. (`execution_options` changes in place.)
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Give a connection in a transaction that is committed, durably, unless the block raises.
+
+        On SQLite it holds the write lock from the start (a read that turns into a write could fail half-way);
+        on PostgreSQL concurrent writers run side by side until they touch the same rows.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        with _translated(), self._engine.connect() as connection:
+            connection.execution_options(**{_WRITING: True})
+            with connection.begin():
+                yield connection
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._engine.dispose()
+
+
+def open_database(url: str, chains: Sequence[str]) -> Database:
+    """Open a database and bring its tables up to this version.
+
+    Args:
+        url: `sqlite:///FILE` or `postgresql+psycopg://USER:PASSWORD@HOST/DATABASE`.
+        chains: packages of migrations, such as `usmed.hub.migrations`; the platform's own is always included.
+
+    Raises:
+        ConfigurationError: not such a URL.
+        StorageError: the database cannot be reached, or a newer version has written to it.
+    """
+    engine = _engine(_parse(url))
+    database = Database(engine)
+    try:
+        with database.write() as connection:
+            migrate(connection, [PLATFORM_CHAIN, *(chain for chain in chains if chain != PLATFORM_CHAIN)])
+    except UsmedError:
+        engine.dispose()
+        raise
+    return database
+
+
+def migrate(connection: Connection, chains: Sequence[str], revision: str = "head") -> None:
+    """Run migrations forward to `revision` in the caller's transaction: all of them happen, or none.
+
+    Raises:
+        StorageError: the database was written by a newer version; there is no way back.
+    """
+    with _migrating:
+        if connection.dialect.name == "postgresql":
+            # Two processes that start together: the second waits, then finds nothing to do.
+            connection.execute(text("SET LOCAL lock_timeout = 0"))
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+        for chain in chains:
+            config = _alembic(chain, connection)
+            _refuse_newer(chain, config, connection)
+            command.upgrade(config, revision)
+
+
+def version_table(chain: str) -> str:
+    """Return the name of the table that says how far a chain has run: `usmed.hub.migrations` → `…_hub`."""
+    return "usmed_version_" + chain.split(".")[1]
+
+
+def _alembic(chain: str, connection: Connection) -> Config:
+    package, _, name = chain.rpartition(".")
+    config = Config()
+    options = {
+        "script_location": str(files("usmed.platform").joinpath("migration_environment")),
+        "version_locations": str(files(package).joinpath(name)),
+        "path_separator": "newline",
+    }
+    for option, value in options.items():
+        config.set_main_option(option, value.replace("%", "%%"))
+    config.attributes["connection"] = connection
+    config.attributes["version_table"] = version_table(chain)
+    return config
+
+
+def _refuse_newer(chain: str, config: Config, connection: Connection) -> None:
+    context = MigrationContext.configure(connection, opts={"version_table": version_table(chain)})
+    script = ScriptDirectory.from_config(config)
+    for head in context.get_current_heads():
+        try:
+            script.get_revision(head)
+        except CommandError as error:
+            raise StorageError(
+                f"the database was written by a newer version of this software ({chain} is at {head!r}, this"
+                f" version knows up to {script.get_current_head()!r}): start that version, or restore a backup"
+            ) from error
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigurationError("database URL", ["is not a URL"]) from error
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        return parsed
+    if parsed.drivername == "postgresql+psycopg":
+        return parsed
+    shown = parsed.render_as_string(hide_password=True)
+    raise ConfigurationError(
+        "database URL", [f"{shown!r} is neither sqlite:///FILE nor postgresql+psycopg://USER@HOST/DATABASE"]
+    )
+
+
+def _engine(url: URL) -> Engine:
+    if url.drivername == "sqlite":
+        engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S}, pool_size=5, max_overflow=30)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    return create_engine(
+        url,
+        # A restarted PostgreSQL leaves dead connections in the pool.
+        pool_pre_ping=True,
+        pool_size=5,
+        max_overflow=30,
+        connect_args={
+            "connect_timeout": 5,
+            "application_name": "usmed",
+            # A writer that hangs elsewhere must become an error here, not a hang.
+            "options": f"-c lock_timeout={BUSY_TIMEOUT_S * 1000}",
+        },
+    )
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # Transactions are begun below; the driver must not begin or commit any of its own.
+    connection.isolation_level = None
+    for pragma in (
+        "journal_mode = WAL",  # readers and the writer do not wait for each other
+        # NORMAL could lose the last commits when the power fails: an audit record of a release that did happen,
+        # or a nonce that could then be used again. FULL syncs the log at each commit.
+        "synchronous = FULL",
+        "foreign_keys = ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writing = connection.get_execution_options().get(_WRITING, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        # The engine's own message, its first line only: the rest can repeat values, which may be patients'.
+        message = str(error.orig).strip().partition("\n")[0]
+        raise StorageError(f"the database failed: {message}") from error
+    except SQLAlchemyError as error:
+        raise StorageError(f"the database failed: {type(error).__name__}") from error

@@ -1,0 +1,1 @@
+"""The tables that every process has: nonces and the audit log."""

@@ -23,7 +23,9 @@ NOW = datetime(2026, 11, 21, 10, 0, 0, 125, tzinfo=UTC)
 
 
 def event(number: int = 0) -> AuditEvent:
-    return AuditEvent(NOW + timedelta(seconds=number), AuditEventType.LOOKUP, "WS", patient=f"SF-SPIRIDON:{number}")
+    return AuditEvent(
+        NOW + timedelta(seconds=number), AuditEventType.LOOKUP, "WS", patient=f"SF-SPIRIDON:{number}"
+    )
 
 
 def chain(length: int) -> tuple[list[AuditRecord], ChainHead]:
@@ -70,7 +72,11 @@ def renumbered(record: AuditRecord) -> AuditRecord:
         (lambda r: [*r[:2], *r[3:]], 3, "1 record(s) are missing before number 4"),
         (lambda r: r[1:], 1, "missing before number 2"),
         (lambda r: [*r[:3], r[2], *r[3:]], 4, "the number 3 was put in"),
-        (lambda r: [*r[:2], replace(r[3], sequence=3), replace(r[2], sequence=4), r[4]], 3, "does not follow"),
+        (
+            lambda r: [*r[:2], replace(r[3], sequence=3), replace(r[2], sequence=4), r[4]],
+            3,
+            "does not follow",
+        ),
         (lambda r: r[:3], 4, "the last 2 record(s) are missing"),
         (lambda r: [], 1, "the last 5 record(s) are missing"),
         (lambda r: [*r, chain_record(event(5).to_json(), ChainHead(5, r[4].hash))], 6, "head does not fit"),
@@ -112,7 +118,9 @@ def test_the_record_of_an_event_says_what_happened_in_utc() -> None:
 
 
 def test_text_from_outside_can_always_be_recorded() -> None:
-    hostile = AuditEvent(NOW, AuditEventType.REFUSED, "A" * 100_000, patient="\ud800\x00\n", reason="r" * 100_000)
+    hostile = AuditEvent(
+        NOW, AuditEventType.REFUSED, "A" * 100_000, patient="\ud800\x00\n", reason="r" * 100_000
+    )
     record = chain_record(hostile.to_json(), ChainHead())
     assert len(record.content) < 2000
     assert verify_chain([record], ChainHead(1, record.hash)).unbroken

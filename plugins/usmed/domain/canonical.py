@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from typing import Any
 
 import rfc8785
@@ -58,8 +59,8 @@ def parse_json(data: bytes, *, limit_bytes: int) -> Any:
         limit_bytes: the most that is accepted.
 
     Raises:
-        PeerDataError: too large, not UTF-8, not JSON, nested deeper than 32, NaN, or a member named twice
-            (RFC 8259 §4 leaves the meaning open, so two readers could see two documents).
+        PeerDataError: too large, not UTF-8, not JSON, nested deeper than 32, NaN, a member named twice
+            (RFC 8259 §4 leaves the meaning open, so two readers could see two documents), half a character.
     """
     if len(data) > limit_bytes:
         raise PeerDataError(f"JSON of {len(data)} bytes is over the limit of {limit_bytes}")
@@ -72,6 +73,8 @@ def parse_json(data: bytes, *, limit_bytes: int) -> Any:
     except ValueError as error:
         raise PeerDataError(f"not JSON: {error}") from error
     _check_depth(value)
+    if re.search(rb"\\u[dD][89a-fA-F]", data):
+        _check_characters(value)
     return value
 
 
@@ -84,6 +87,14 @@ def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _check_characters(value: Any) -> None:
+    """Refuse a lone surrogate, which JSON can escape (RFC 8259 §8.2) but nothing here can store."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PeerDataError("JSON escapes half a character") from error
 
 
 def _check_depth(value: Any) -> None:

@@ -46,10 +46,16 @@ def patient_identifier(issuer: object, value: object) -> PatientIdentifier:
         text = part.strip(" ")
         if not text or len(text) > MAXIMUM_LENGTH:
             raise PeerDataError(f"a patient identifier's {name} has {len(text)} characters, not 1 to {MAXIMUM_LENGTH}")
-        if "\\" in text or any(ord(character) < 32 or ord(character) == 127 for character in text):
+        if "\\" in text or any(not _is_text(character) for character in text):
             raise PeerDataError(f"a patient identifier's {name} holds a character that VR LO forbids")
         parts.append(text)
     return PatientIdentifier(*parts)
+
+
+def _is_text(character: str) -> bool:
+    code = ord(character)
+    # A lone surrogate is half a character: JSON can escape one, UTF-8 cannot carry it.
+    return code >= 32 and code != 127 and not 0xD800 <= code <= 0xDFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +79,13 @@ class NationalNumber:
             if cnp.validate(text) != text:
                 return False
             born = cnp.get_birth_date(text)
-            gender = cnp.get_gender(text)
         except ValidationError:
             return False
-        if birth_date and born is not None and born.strftime("%Y%m%d") != birth_date:
+        # The first digit gives sex and century; 7, 8 (residents) leave the century open, 9 both.
+        known = slice(2 if text[0] in "789" else 0, None)
+        if birth_date and born.strftime("%Y%m%d")[known] != birth_date[known]:
             return False
-        return not (sex in ("M", "F") and gender in ("M", "F") and gender != sex)
+        return sex not in ("M", "F") or text[0] == "9" or sex == ("M" if int(text[0]) % 2 else "F")
 
 
 def is_single_value(value: str) -> bool:

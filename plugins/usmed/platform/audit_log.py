@@ -90,7 +90,7 @@ class AuditLog:
             return verify_chain(_read_records(connection), _read_head(connection))
 
     def tail(self, limit: int = 50, patient: str = "") -> list[dict[str, Any]]:
-        """Return the last events, oldest first, each with its `sequence`; of one `patient` if one is given."""
+        """Return the last events, oldest first, each with its `sequence`; only of `patient` if given."""
         query = sa.select(_record.c.sequence, _record.c.content).order_by(_record.c.sequence.desc())
         if patient:
             query = query.where(_record.c.patient == patient)
@@ -119,7 +119,7 @@ class AuditLog:
             first = self._write(batch)
         except Exception as error:  # noqa: BLE001 - the thread's last line of defence
             _log.error("%d audit record(s) could not be written: %s", len(batch), type(error).__name__)
-            failure = error if isinstance(error, StorageError) else StorageError("an audit record was not written")
+            failure = error if isinstance(error, StorageError) else StorageError("audit record not written")
             for receipt in batch:
                 receipt._future.set_exception(failure)
             return

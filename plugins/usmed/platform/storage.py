@@ -1,8 +1,8 @@
 """The one door to a database: SQLite for one machine, PostgreSQL for the rest; migrations run forward.
 
 Callers write SQLAlchemy Core against `Database.read` and `Database.write`, and mean the same on both engines:
-`read` sees one snapshot; `write` is one durable transaction. Tables belong to migration chains, one per package
-that stores something, each with a version table of its own.
+`read` sees one snapshot; `write` is one durable transaction. Tables belong to migration chains, one per
+package that stores something, each with a version table of its own.
 """
 
 import threading
@@ -147,8 +147,8 @@ def _refuse_newer(chain: str, config: Config, connection: Connection) -> None:
             script.get_revision(head)
         except CommandError as error:
             raise StorageError(
-                f"the database was written by a newer version of this software ({chain} is at {head!r}, this"
-                f" version knows up to {script.get_current_head()!r}): start that version, or restore a backup"
+                f"the database was written by a newer version of this software ({chain} is at {head!r},"
+                f" this one knows up to {script.get_current_head()!r}): start that version, or restore a backup"
             ) from error
 
 
@@ -195,8 +195,8 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None
     for pragma in (
         "journal_mode = WAL",  # readers and the writer do not wait for each other
-        # NORMAL could lose the last commits when the power fails: an audit record of a release that did happen,
-        # or a nonce that could then be used again. FULL syncs the log at each commit.
+        # NORMAL could lose the last commits when the power fails: an audit record of a release that did
+        # happen, or a nonce that could then be used again. FULL syncs the log at each commit.
         "synchronous = FULL",
         "foreign_keys = ON",
     ):

@@ -69,7 +69,7 @@ def study_record(
     """Make a record in its canonical form: padding stripped (PS3.5 §6.2), lists sorted.
 
     Raises:
-        PeerDataError: values that DICOM would not allow, listing all of them. (What comes from DICOM files can
+        PeerDataError: values that DICOM would not allow, listing all of them. (What comes from DICOM can
             be dirty: pass empty instead of a birth date that is none.)
     """
     record = StudyRecord(

@@ -148,7 +148,7 @@ def _refuse_newer(chain: str, config: Config, connection: Connection) -> None:
         except CommandError as error:
             raise StorageError(
                 f"the database was written by a newer version of this software ({chain} is at {head!r},"
-                f" this one knows up to {script.get_current_head()!r}): start that version, or restore a backup"
+                f" this one knows up to {script.get_current_head()!r}): start that version or restore a backup"
             ) from error
 
 

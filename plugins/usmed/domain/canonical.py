@@ -21,7 +21,8 @@ def canonical_json(value: Any) -> bytes:
         PeerDataError: the value holds something JSON cannot carry exactly (NaN, integers over 2^53, other types).
     """
     try:
-        return rfc8785.dumps(value)
+        data: bytes = rfc8785.dumps(value)
+        return data
     except (rfc8785.CanonicalizationError, RecursionError) as error:
         raise PeerDataError(f"not representable as canonical JSON: {error}") from error
 

@@ -75,7 +75,9 @@ def parse_region(document: Any, source: str) -> RegionManifest:
         ConfigurationError: listing every fault with its path.
     """
     reader = _Reader()
-    root = reader.mapping(document, "$", {"version", "region", "name", "issued", "hub", "hospitals"}, {"national_number"})
+    root = reader.mapping(
+        document, "$", {"version", "region", "name", "issued", "hub", "hospitals"}, {"national_number"}
+    )
     version = reader.typed(root, "version", int, "$")
     if version is not None and version < 1:
         reader.problems.append("$.version: must be 1 or more")
@@ -155,7 +157,12 @@ class _Reader:
         address = self.typed(element, "address", str, path) or ""
         if address:
             parts = urlsplit(address)
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
+            if (
+                parts.scheme not in ("http", "https")
+                or not parts.hostname
+                or parts.path not in ("", "/")
+                or parts.query
+            ):
                 self.problems.append(f"{path}.address: must be http(s)://host[:port], nothing after it")
         certificate = ""
         if "tls_certificate" in element:

@@ -103,9 +103,7 @@ def sign_answer(key: OKPKey, *, sender: str, receiver: str, jti: str, status: in
     return _sign(key, sender, {"iss": sender, "aud": receiver, "jti": jti, "status": status, "ath": _digest(body)})
 
 
-def verify_answer(
-    token: str, keys: Keys, *, sender: str, receiver: str, jti: str, status: int, body: bytes
-) -> None:
+def verify_answer(token: str, keys: Keys, *, sender: str, receiver: str, jti: str, status: int, body: bytes) -> None:
     """Check that `sender` gave exactly this answer to the request with this `jti`.
 
     Raises:
@@ -117,6 +115,23 @@ def verify_answer(
     expected = {"iss": sender, "aud": receiver, "jti": jti, "status": status, "ath": _digest(body)}
     if claims != expected:
         raise PeerDataError("the answer's signature is for another answer")
+
+
+def sign_document(key: OKPKey, *, sender: str, document: Any) -> str:
+    """Return a compact JWS over the canonical JSON of a document that is kept as evidence (a study manifest)."""
+    return _sign(key, sender, document)
+
+
+def verify_document(token: str, keys: Keys, *, sender: str, limit_bytes: int) -> Any:
+    """Return the document that `sender` signed.
+
+    Raises:
+        PeerDataError: not signed by `sender`, altered, or larger than `limit_bytes`.
+    """
+    signer, payload = _payload(token, keys, limit_bytes)
+    if signer != sender:
+        raise PeerDataError("the document is signed by somebody else")
+    return parse_json(payload, limit_bytes=limit_bytes)
 
 
 _PLAIN = {"aud": "receiver", "htm": "method", "htu": "path", "ath": "body"}
@@ -131,12 +146,11 @@ def _sign(key: OKPKey, sender: str, claims: Mapping[str, Any]) -> str:
     return jws.serialize_compact(header, canonical_json(dict(claims)), key, registry=_REGISTRY)
 
 
-def _verify(token: str, keys: Keys, members: Mapping[str, type]) -> dict[str, Any]:
-    if len(token) > LIMIT_BYTES or not token.isascii():
+def _payload(token: str, keys: Keys, limit_bytes: int) -> tuple[str, bytes]:
+    if len(token) > limit_bytes * 4 // 3 + 1024 or not token.isascii():
         raise PeerDataError("the signature is not a JWS")
     try:
-        unverified = jws.extract_compact(token.encode("ascii"))
-        header = unverified.headers()
+        header = jws.extract_compact(token.encode("ascii")).headers()
     except (JoseError, ValueError, TypeError, KeyError) as error:
         raise PeerDataError("the signature is not a JWS") from error
     sender = header.get("kid")
@@ -146,9 +160,13 @@ def _verify(token: str, keys: Keys, members: Mapping[str, type]) -> dict[str, An
     if key is None:
         raise PeerDataError("the sender is not in the region manifest")
     try:
-        payload = jws.deserialize_compact(token, key, registry=_REGISTRY).payload
+        return sender, jws.deserialize_compact(token, key, registry=_REGISTRY).payload
     except (JoseError, ValueError) as error:
         raise PeerDataError("the signature does not verify") from error
+
+
+def _verify(token: str, keys: Keys, members: Mapping[str, type]) -> dict[str, Any]:
+    sender, payload = _payload(token, keys, LIMIT_BYTES)
     claims = parse_json(payload, limit_bytes=LIMIT_BYTES)
     if (
         not isinstance(claims, dict)

@@ -183,6 +183,7 @@ def test_uids_are_valid_and_no_object_has_another_ones(datasets: dict[str, list[
     for dataset in every:
         assert dataset.SOPInstanceUID.is_valid
         assert dataset.file_meta.MediaStorageSOPInstanceUID == dataset.SOPInstanceUID
+        assert dataset.preamble == bytes(128)
     studies = Counter(group[0].StudyInstanceUID for group in datasets.values())
     assert max(studies.values()) == 1
 

@@ -149,10 +149,10 @@ def _instance(study: Study, name: str, source: Source, series_number: int) -> Da
 
 
 def _keep_content(dataset: Dataset, source: Source) -> None:
-    """Delete everything that the allow list does not name."""
+    """Delete everything that the allow list does not name; it names no group of private elements."""
     for element in list(dataset):
         kept = element.tag.group in _KEPT_GROUPS or element.keyword in _KEPT
-        if element.tag.is_private or not kept or element.keyword in _DROPPED | source.dropped:
+        if not kept or element.keyword in _DROPPED | source.dropped:
             del dataset[element.tag]
 
 

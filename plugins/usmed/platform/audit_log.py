@@ -127,26 +127,42 @@ class AuditLog:
             receipt._future.set_result(first + offset)
 
     def _write(self, batch: Sequence[Receipt]) -> int:
-        """Chain and store a batch in one transaction; return the first sequence number."""
         with self._database.write() as connection:
-            # The row lock (on SQLite the write lock) keeps other processes from chaining to the same head.
-            head = _read_head(connection, lock=True)
-            first = head.count + 1
-            rows = []
-            for receipt in batch:
-                record = chain_record(receipt._event, head)
-                head = ChainHead(record.sequence, record.hash)
-                rows.append(
-                    {
-                        "sequence": record.sequence,
-                        "hash": record.hash,
-                        "patient": record.patient,
-                        "content": record.content.decode("utf-8"),
-                    }
-                )
-            connection.execute(sa.insert(_record), rows)
-            connection.execute(sa.update(_head).values(count=head.count, hash=head.hash))
-        return first
+            return _append(connection, [receipt._event for receipt in batch])
+
+
+def append_in(connection: sa.Connection, events: Sequence[AuditEvent]) -> None:
+    """Append events in the caller's transaction: what happened and its record become durable together, or not.
+
+    The last thing to do in a transaction, because other processes' records wait until it ends.
+
+    Raises:
+        PeerDataError: a detail of an event is not JSON.
+    """
+    if events:
+        _append(connection, [event.to_json() for event in events])
+
+
+def _append(connection: sa.Connection, events: Sequence[dict[str, Any]]) -> int:
+    """Chain and store events; return the first sequence number."""
+    # The row lock (on SQLite the write lock) keeps other processes from chaining to the same head.
+    head = _read_head(connection, lock=True)
+    first = head.count + 1
+    rows = []
+    for event in events:
+        record = chain_record(event, head)
+        head = ChainHead(record.sequence, record.hash)
+        rows.append(
+            {
+                "sequence": record.sequence,
+                "hash": record.hash,
+                "patient": record.patient,
+                "content": record.content.decode("utf-8"),
+            }
+        )
+    connection.execute(sa.insert(_record), rows)
+    connection.execute(sa.update(_head).values(count=head.count, hash=head.hash))
+    return first
 
 
 def _read_head(connection: sa.Connection, *, lock: bool = False) -> ChainHead:

@@ -25,7 +25,5 @@ def upgrade() -> None:
         for row in rows:
             patient = json.loads(row.content)["event"].get("patient", "")
             if patient:
-                connection.execute(
-                    record.update().where(record.c.sequence == row.sequence).values(patient=patient)
-                )
+                connection.execute(record.update().where(record.c.sequence == row.sequence).values(patient=patient))
     op.create_index("audit_record_patient", "audit_record", ["patient", "sequence"])

@@ -1,0 +1,30 @@
+"""The `usmed` command. Each actor adds its own commands; this file only joins them and reports errors."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from usmed import __version__
+from usmed.domain.errors import ConfigurationError, UsmedError
+from usmed.hub import commands as hub_commands
+from usmed.platform import commands as platform_commands
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code: 0 done, 1 refused or found broken, 2 wrongly called or configured."""
+    parser = argparse.ArgumentParser(prog="usmed", description="Tools of the regional PACS.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for module in (hub_commands, platform_commands):
+        module.add_commands(commands)
+    parsed = parser.parse_args(arguments)
+    try:
+        parsed.run(parsed)
+    except UsmedError as error:
+        print(f"usmed: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigurationError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""The hub's HTTP interface: what `openapi.yaml` describes. The signature guard stands in front of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from usmed import __version__
+from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
+from usmed.domain.canonical import canonical_json, parse_json
+from usmed.domain.consent import Purpose
+from usmed.domain.errors import PeerDataError
+from usmed.domain.identifiers import PatientIdentifier
+from usmed.domain.region import Hospital, RegionManifest
+from usmed.domain.study_record import parse_identifier
+from usmed.hub.description import InvalidRequestError, check, description_bytes
+from usmed.hub.locator import FeedResult, Locator
+from usmed.hub.registry import Registry
+from usmed.hub.resolve import Question, Resolver
+from usmed.platform.audit_log import AuditLog
+from usmed.platform.signed_http import REQUEST_KEY, error_body
+from usmed.platform.storage import Database, StorageError
+
+
+class NotAHospitalError(PeerDataError):
+    """The request is properly signed, by a member of the region that has no business here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the interface needs."""
+
+    database: Database
+    audit: AuditLog
+    locator: Locator
+    registry: Registry
+    resolver: Resolver
+    region: Callable[[], RegionManifest]
+    clock: Callable[[], datetime]
+    limit_bytes: int
+
+
+def create_app(services: Services) -> Flask:
+    """Build the WSGI application that serves verified requests."""
+    app = Flask(__name__, static_folder=None)
+
+    def post(path: str, schema: str, handler: Callable[[Services, Hospital, dict[str, Any]], Any]) -> None:
+        def view() -> Response:
+            hospital = _caller(services)
+            if request.mimetype != "application/json":
+                return _error(415, "not-json", "the body must be application/json")
+            body = parse_json(request.get_data(cache=False), limit_bytes=services.limit_bytes)
+            check(schema, body)
+            return _json(200, handler(services, hospital, body))
+
+        app.add_url_rule(path, endpoint=path, view_func=view, methods=["POST"])
+
+    post("/v1/studies/feed", "FeedRequest", _feed)
+    post("/v1/studies/digest", "DigestRequest", _digest)
+    post("/v1/studies/replace", "ReplaceRequest", _replace)
+    post("/v1/resolve", "ResolveRequest", _resolve)
+    post("/v1/consents/for", "ConsentsRequest", _consents_for)
+    post("/v1/consents/changes", "ChangesRequest", _consent_changes)
+
+    @app.get("/v1/openapi.yaml")
+    def description() -> Response:
+        return Response(description_bytes(), content_type="application/yaml")
+
+    @app.get("/health")
+    def health() -> Response:
+        services.audit.head()
+        return _json(200, {"status": "ok", "version": __version__})
+
+    app.register_error_handler(InvalidRequestError, lambda error: _error(400, "bad-request", str(error), error.faults))
+    app.register_error_handler(NotAHospitalError, lambda error: _error(403, "forbidden", str(error)))
+    app.register_error_handler(PeerDataError, lambda error: _error(400, "bad-request", str(error)))
+    app.register_error_handler(
+        StorageError, lambda error: _error(503, "unavailable", "the database does not answer; try again later")
+    )
+    app.register_error_handler(HTTPException, _http_error)
+
+    @app.after_request
+    def audit_refusal(response: Response) -> Response:
+        if 400 <= response.status_code < 500:
+            verified = request.environ.get(REQUEST_KEY)
+            services.audit.append(
+                AuditEvent(
+                    services.clock(),
+                    AuditEventType.REFUSED,
+                    verified.sender if verified else request.remote_addr or "",
+                    outcome=Outcome.DENIED,
+                    reason=f"{response.status_code} {request.method} {request.path}",
+                )
+            ).wait()
+        return response
+
+    return app
+
+
+def _feed(services: Services, hospital: Hospital, body: dict[str, Any]) -> Any:
+    return _feed_answer(services.locator.feed(hospital, body.get("upsert", []), body.get("delete", [])))
+
+
+def _digest(services: Services, hospital: Hospital, body: dict[str, Any]) -> Any:
+    return {"differ": services.locator.differing_buckets(hospital, body["buckets"])}
+
+
+def _replace(services: Services, hospital: Hospital, body: dict[str, Any]) -> Any:
+    return _feed_answer(services.locator.replace(hospital, body["bucket"], body["records"]))
+
+
+def _resolve(services: Services, hospital: Hospital, body: dict[str, Any]) -> Any:
+    question = Question(
+        identifier=parse_identifier(body["identifier"]) if "identifier" in body else None,
+        study_instance_uid=body.get("study_instance_uid", ""),
+        accession_number=body.get("accession_number", "").strip(" "),
+    )
+    answer = services.resolver.resolve(hospital, question, Purpose(body["purpose"]))
+    return {
+        "identifiers": [_identifier(one) for one in answer.identifiers],
+        "holders": [{"hospital": one, "studies": count} for one, count in answer.holders],
+    }
+
+
+def _consents_for(services: Services, hospital: Hospital, body: dict[str, Any]) -> Any:
+    now = services.clock()
+    numbers = [parse_identifier(one) for one in body["identifiers"]]
+    found = services.registry.for_source(hospital, numbers, body.get("birth_date"), body.get("sex"))
+    services.audit.append(
+        AuditEvent(
+            now,
+            AuditEventType.CONSENT,
+            hospital.id,
+            patient=str(numbers[0]),
+            detail={"what": "asked for", "consents": [one.id for one in found]},
+        )
+    ).wait()
+    return {
+        "consents": [
+            {"id": one.id, "version": one.version, "status": one.status, "resource": one.resource} for one in found
+        ],
+        "as_of": int(now.timestamp()),
+    }
+
+
+def _consent_changes(services: Services, hospital: Hospital, body: dict[str, Any]) -> Any:
+    numbers, cursor = services.registry.changes(hospital, body["since"])
+    return {"changes": [{"identifiers": [_identifier(one)]} for one in numbers], "cursor": cursor}
+
+
+def _caller(services: Services) -> Hospital:
+    hospital = services.region().hospitals.get(request.environ[REQUEST_KEY].sender)
+    if hospital is None:
+        raise NotAHospitalError("only hospitals of the region are served")
+    return hospital
+
+
+def _feed_answer(result: FeedResult) -> Any:
+    problems = [{"study_instance_uid": uid, "reason": reason} for uid, reason in result.problems]
+    return {"accepted": result.accepted, "problems": problems}
+
+
+def _identifier(one: PatientIdentifier) -> dict[str, str]:
+    return {"issuer": one.issuer, "value": one.value}
+
+
+def _json(status: int, document: Any) -> Response:
+    return Response(canonical_json(document), status=status, content_type="application/json")
+
+
+def _error(status: int, code: str, message: str, details: list[str] | None = None) -> Response:
+    return Response(error_body(code, message, details or ()), status=status, content_type="application/json")
+
+
+def _http_error(error: HTTPException) -> Response:
+    status = error.code or 500
+    code = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(status, "internal")
+    message = {
+        404: "there is no such operation; GET /v1/openapi.yaml lists them",
+        405: "this operation takes another method; GET /v1/openapi.yaml says which",
+    }.get(status, error.name)
+    return _error(status, code, message)

@@ -1,0 +1,248 @@
+"""Queries on charts, their numbers, and the persons they are joined to. What is joined is decided in `index`.
+
+Every function takes the connection, so that a use case sees one snapshot, or changes everything at once.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import batched
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from usmed.domain.canonical import canonical_json, sha256_hex
+from usmed.domain.identifiers import PatientIdentifier
+from usmed.hub.index import Chart, Contradiction
+from usmed.hub.tables import SLICE, chart, contradiction, insert, names, number, study
+
+
+@dataclass(frozen=True, slots=True)
+class NewChart:
+    """A chart as a study record describes it, before it has an id."""
+
+    hospital: str
+    identifiers: frozenset[PatientIdentifier]
+    birth_date: str
+    sex: str
+
+    @property
+    def key(self) -> str:
+        """Return what all records of one chart have in common."""
+        numbers = [[one.issuer, one.value] for one in sorted(self.identifiers)]
+        return sha256_hex(canonical_json([self.hospital, numbers, self.birth_date, self.sex]))
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedChart:
+    """A stored chart, its person, and those of its numbers by which it is found."""
+
+    chart: Chart
+    person: int
+    linked: frozenset[PatientIdentifier]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundContradiction:
+    """A contradiction as a person is to see it; `found` is a Unix time in seconds."""
+
+    found: int
+    identifier: PatientIdentifier
+    reason: str
+    chart: Chart
+    other: Chart | None
+
+
+def ensure(connection: Connection, wanted: Iterable[NewChart]) -> tuple[dict[NewChart, int], set[int]]:
+    """Find charts or make them; return the id of each, and which of them were made."""
+    keys = {one: one.key for one in wanted}
+    ids: dict[str, int] = {}
+    for part in batched(keys.values(), SLICE, strict=False):
+        found = connection.execute(sa.select(chart.c.key, chart.c.id).where(chart.c.key.in_(part)))
+        ids.update((row.key, row.id) for row in found)
+    missing = [one for one, key in keys.items() if key not in ids]
+    made: dict[str, int] = {}
+    if missing:
+        rows = [
+            {"hospital": one.hospital, "key": keys[one], "birth_date": one.birth_date, "sex": one.sex, "person": 0}
+            for one in missing
+        ]
+        inserted = connection.execute(sa.insert(chart).returning(chart.c.key, chart.c.id), rows)
+        made = {row.key: row.id for row in inserted}
+        numbers = [
+            {"chart": made[keys[one]], "issuer": each.issuer, "value": each.value, "linked": False}
+            for one in missing
+            for each in one.identifiers
+        ]
+        if numbers:
+            connection.execute(sa.insert(number), numbers)
+    ids |= made
+    return {one: ids[key] for one, key in keys.items()}, set(made.values())
+
+
+def remove_unused(connection: Connection, candidates: Iterable[int]) -> set[PatientIdentifier]:
+    """Delete those charts that no study is under any more; return the numbers they claimed."""
+    freed: set[PatientIdentifier] = set()
+    for part in batched(candidates, SLICE, strict=False):
+        used = sa.exists().where(study.c.chart == chart.c.id)
+        unused = connection.scalars(sa.select(chart.c.id).where(chart.c.id.in_(part), ~used)).all()
+        claimed = sa.select(number.c.issuer, number.c.value).where(number.c.chart.in_(unused))
+        freed.update(PatientIdentifier(*row) for row in connection.execute(claimed))
+        connection.execute(sa.delete(chart).where(chart.c.id.in_(unused)))
+    return freed
+
+
+def person_named(connection: Connection, identifier: PatientIdentifier) -> int | None:
+    """Return the person whom a number names; a number names one at most (see `index`)."""
+    query = (
+        sa.select(chart.c.person)
+        .join_from(number, chart, number.c.chart == chart.c.id)
+        .where(names(number, [identifier]), number.c.linked)
+        .limit(1)
+    )
+    return connection.scalar(query)
+
+
+def of_person(connection: Connection, person: int) -> list[LinkedChart]:
+    """Return a person's charts."""
+    return _load(connection, chart.c.person == person)
+
+
+def of_hospital(connection: Connection, hospital: str, numbers: Collection[PatientIdentifier]) -> list[LinkedChart]:
+    """Return the charts of one hospital that claim one of these numbers, found by it or not."""
+    claims = sa.select(number.c.chart).where(names(number, numbers))
+    return _load(connection, sa.and_(chart.c.hospital == hospital, chart.c.id.in_(claims)))
+
+
+def connected(connection: Connection, numbers: Iterable[PatientIdentifier]) -> list[LinkedChart]:
+    """Return all charts that claim one of these numbers, or a number that one of those claims, and so on."""
+    found: dict[int, LinkedChart] = {}
+    seen: set[PatientIdentifier] = set()
+    frontier = set(numbers)
+    while frontier:
+        seen |= frontier
+        ids: set[int] = set()
+        for part in batched(frontier, SLICE, strict=False):
+            ids.update(connection.scalars(sa.select(number.c.chart).where(names(number, part))))
+        fresh: list[LinkedChart] = []
+        for part_of_ids in batched(ids - found.keys(), SLICE, strict=False):
+            fresh += _load(connection, chart.c.id.in_(part_of_ids))
+        found.update((one.chart.id, one) for one in fresh)
+        frontier = {identifier for one in fresh for identifier in one.chart.identifiers} - seen
+    return list(found.values())
+
+
+def save_links(
+    connection: Connection,
+    charts: Sequence[LinkedChart],
+    persons: dict[int, int],
+    contradictions: Sequence[Contradiction],
+    found_at: int,
+) -> list[int]:
+    """Store the persons and contradictions of these charts; return the ids of those for which anything changed."""
+    refused: dict[int, set[PatientIdentifier]] = {one.chart.id: set() for one in charts}
+    for each in contradictions:
+        refused[each.chart].add(each.identifier)
+    moved: list[dict[str, int]] = []
+    relinked: list[dict[str, int | str | bool]] = []
+    changed = []
+    for one in charts:
+        key, person = one.chart.id, persons[one.chart.id]
+        linked = one.chart.identifiers - refused[key]
+        if one.person != person:
+            moved.append({"of": key, "to": person})
+        for differing in linked ^ one.linked:
+            flip: dict[str, int | str | bool] = {
+                "of": key,
+                "by": differing.issuer,
+                "is": differing.value,
+                "to": differing in linked,
+            }
+            relinked.append(flip)
+        if one.person != person or one.linked != linked:
+            changed.append(key)
+    this_chart: sa.ColumnElement[bool] = chart.c.id == sa.bindparam("of")
+    this_number = sa.and_(
+        number.c.chart == sa.bindparam("of"),
+        number.c.issuer == sa.bindparam("by"),
+        number.c.value == sa.bindparam("is"),
+    )
+    if moved:
+        connection.execute(sa.update(chart).where(this_chart).values(person=sa.bindparam("to")), moved)
+    if relinked:
+        connection.execute(sa.update(number).where(this_number).values(linked=sa.bindparam("to")), relinked)
+    _save_contradictions(connection, [one.chart.id for one in charts], contradictions, found_at)
+    return changed
+
+
+def contradictions(connection: Connection) -> list[FoundContradiction]:
+    """Return all contradictions, the oldest first."""
+    query = sa.select(contradiction).order_by(contradiction.c.found, contradiction.c.chart, contradiction.c.value)
+    rows = connection.execute(query).all()
+    charts: dict[int, Chart] = {}
+    for part in batched({row.chart for row in rows} | {row.other for row in rows}, SLICE, strict=False):
+        charts.update((one.chart.id, one.chart) for one in _load(connection, chart.c.id.in_(part)))
+    return [
+        FoundContradiction(
+            row.found,
+            PatientIdentifier(row.issuer, row.value),
+            row.reason,
+            charts[row.chart],
+            charts.get(row.other),
+        )
+        for row in rows
+    ]
+
+
+def _load(connection: Connection, condition: sa.ColumnElement[bool]) -> list[LinkedChart]:
+    query = (
+        sa.select(chart, number.c.issuer, number.c.value, number.c.linked)
+        .join_from(chart, number, number.c.chart == chart.c.id, isouter=True)
+        .where(condition)
+        .order_by(chart.c.id)
+    )
+    groups: dict[int, list[Any]] = {}
+    for row in connection.execute(query):
+        groups.setdefault(row.id, []).append(row)
+    loaded = []
+    for key, group in groups.items():
+        first = group[0]
+        numbers = {PatientIdentifier(row.issuer, row.value): row.linked for row in group if row.issuer is not None}
+        described = Chart(key, first.hospital, frozenset(numbers), first.birth_date, first.sex)
+        linked = frozenset(one for one, is_linked in numbers.items() if is_linked)
+        loaded.append(LinkedChart(described, first.person, linked))
+    return loaded
+
+
+def _save_contradictions(
+    connection: Connection, charts: Sequence[int], found: Sequence[Contradiction], found_at: int
+) -> None:
+    kept = {(one.chart, one.identifier.issuer, one.identifier.value) for one in found}
+    key = sa.tuple_(contradiction.c.chart, contradiction.c.issuer, contradiction.c.value)
+    for part in batched(charts, SLICE, strict=False):
+        rows = connection.execute(sa.select(contradiction).where(contradiction.c.chart.in_(part))).all()
+        settled = [(row.chart, row.issuer, row.value) for row in rows]
+        settled = [one for one in settled if one not in kept]
+        if settled:
+            connection.execute(sa.delete(contradiction).where(key.in_(settled)))
+    if found:
+        upsert = insert(connection, contradiction)
+        # The day it was first found stays.
+        upsert = upsert.on_conflict_do_update(
+            index_elements=["chart", "issuer", "value"],
+            set_={"other": upsert.excluded.other, "reason": upsert.excluded.reason},
+        )
+        connection.execute(
+            upsert,
+            [
+                {
+                    "chart": one.chart,
+                    "issuer": one.identifier.issuer,
+                    "value": one.identifier.value,
+                    "other": one.other,
+                    "reason": one.reason,
+                    "found": found_at,
+                }
+                for one in found
+            ],
+        )

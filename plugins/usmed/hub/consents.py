@@ -1,0 +1,123 @@
+"""Queries on the consents that were recorded, all their versions, and the list of changes."""
+
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from itertools import batched
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from usmed.domain.canonical import canonical_json
+from usmed.domain.consent import Consent
+from usmed.domain.fhir_consent import consent_from_fhir
+from usmed.domain.identifiers import PatientIdentifier
+from usmed.hub.tables import SLICE, change, consent, insert, names, number, state
+from usmed.hub.tables import chart as chart_table
+
+
+@dataclass(frozen=True, slots=True)
+class StoredConsent:
+    """One version of a consent.
+
+    Attributes:
+        id, version: what identifies it; versions count from 1.
+        status: FHIR R4 Consent.status.
+        patient: the number it was given under.
+        resource: the FHIR R4 Consent.
+        recorded: Unix time in seconds.
+    """
+
+    id: str
+    version: int
+    status: str
+    patient: PatientIdentifier
+    resource: dict[str, Any]
+    recorded: int
+
+    def to_domain(self) -> Consent:
+        """Return it as the types that decide."""
+        return consent_from_fhir(self.resource, id=self.id, version=self.version)
+
+
+def current(connection: Connection, consent_id: str) -> StoredConsent | None:
+    """Return the last version of a consent."""
+    found = _load(connection, sa.and_(consent.c.id == consent_id, consent.c.current))
+    return found[0] if found else None
+
+
+def of_numbers(connection: Connection, numbers: Iterable[PatientIdentifier]) -> list[StoredConsent]:
+    """Return the last versions of all consents that were given under one of these numbers."""
+    found: list[StoredConsent] = []
+    for part in batched(sorted(numbers), SLICE, strict=False):
+        found += _load(connection, sa.and_(names(consent, part), consent.c.current))
+    return found
+
+
+def all_current(connection: Connection) -> list[StoredConsent]:
+    """Return the last versions of all consents."""
+    return _load(connection, consent.c.current)
+
+
+def save(connection: Connection, one: StoredConsent) -> None:
+    """Store a version; it becomes the current one."""
+    connection.execute(sa.update(consent).where(consent.c.id == one.id).values(current=False))
+    connection.execute(
+        sa.insert(consent).values(
+            id=one.id,
+            version=one.version,
+            status=one.status,
+            issuer=one.patient.issuer,
+            value=one.patient.value,
+            resource=canonical_json(one.resource).decode("utf-8"),
+            recorded=one.recorded,
+            current=True,
+        )
+    )
+
+
+def note_change(connection: Connection, numbers: Collection[PatientIdentifier]) -> None:
+    """Put into the list of changes that other consents may now apply to whoever these numbers name."""
+    if not numbers:
+        return
+    advance = sa.update(state).values(cursor=state.c.cursor + 1).returning(state.c.cursor)
+    cursor = connection.execute(advance).scalar_one()
+    rows = [{"cursor": cursor, "issuer": one.issuer, "value": one.value} for one in set(numbers)]
+    connection.execute(insert(connection, change).on_conflict_do_nothing(), rows)
+
+
+def changes_since(
+    connection: Connection, cursor: int, hospital: str, limit: int
+) -> tuple[list[PatientIdentifier], int]:
+    """Return which of the numbers that a hospital announced are in the list after `cursor`, and the new cursor."""
+    last = connection.scalars(sa.select(state.c.cursor)).one()
+    query = sa.select(change.c.cursor).where(change.c.cursor > cursor).distinct().order_by(change.c.cursor)
+    steps = connection.scalars(query.limit(limit)).all()
+    reached = steps[-1] if len(steps) == limit else last
+    own = (
+        sa.exists()
+        .where(number.c.issuer == change.c.issuer, number.c.value == change.c.value)
+        .where(number.c.chart == chart_table.c.id, chart_table.c.hospital == hospital)
+    )
+    rows = connection.execute(
+        sa.select(change.c.issuer, change.c.value)
+        .where(change.c.cursor > cursor, change.c.cursor <= reached, own)
+        .distinct()
+    )
+    return sorted(PatientIdentifier(*row) for row in rows), reached
+
+
+def _load(connection: Connection, condition: sa.ColumnElement[bool]) -> list[StoredConsent]:
+    query = sa.select(consent).where(condition).order_by(consent.c.recorded, consent.c.id)
+    return [
+        StoredConsent(
+            row.id,
+            row.version,
+            row.status,
+            PatientIdentifier(row.issuer, row.value),
+            json.loads(row.resource),
+            row.recorded,
+        )
+        for row in connection.execute(query)
+    ]

@@ -1,0 +1,48 @@
+"""The OpenAPI description, which is also what requests are checked against: one statement of what is accepted."""
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import jsonschema
+import yaml
+
+from usmed.domain.errors import PeerDataError
+
+
+class InvalidRequestError(PeerDataError):
+    """A body is JSON, but not what the operation takes; `faults` lists each with its path."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("the body is not what this operation takes")
+        self.faults = faults
+
+
+def description_bytes() -> bytes:
+    """Return openapi.yaml."""
+    return files(__package__).joinpath("openapi.yaml").read_bytes()
+
+
+@cache
+def description() -> dict[str, Any]:
+    """Return openapi.yaml, parsed."""
+    document: dict[str, Any] = yaml.safe_load(description_bytes())
+    return document
+
+
+def check(schema: str, body: Any) -> None:
+    """Check a body against a schema of the description, named as in `components/schemas`.
+
+    Raises:
+        InvalidRequestError: it does not fit.
+    """
+    faults = sorted(_validator(schema).iter_errors(body), key=lambda fault: fault.json_path)
+    if faults:
+        raise InvalidRequestError([f"{fault.json_path}: {fault.message[:200]}" for fault in faults[:50]])
+
+
+@cache
+def _validator(schema: str) -> Any:
+    # `#/components/…` has to be resolvable from the schema's own root.
+    root = {"$ref": f"#/components/schemas/{schema}", "components": description()["components"]}
+    return jsonschema.Draft202012Validator(root)

@@ -1,0 +1,1 @@
+"""The hub's tables: patient index, study locator, consent registry."""

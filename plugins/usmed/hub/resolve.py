@@ -1,0 +1,135 @@
+"""Who else knows this patient, and where are studies? Told only as far as the patient's consents let it be known."""
+
+from collections import Counter
+from collections.abc import Callable, Set
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+from sqlalchemy import Connection
+
+from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
+from usmed.domain.consent import AccessRequest, Purpose, StudyFacts, decide
+from usmed.domain.identifiers import PatientIdentifier
+from usmed.domain.region import Hospital, RegionManifest
+from usmed.domain.study_record import StudyRecord
+from usmed.hub import charts, consents, studies
+from usmed.hub.charts import LinkedChart
+from usmed.platform.audit_log import AuditLog
+from usmed.platform.storage import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What names the patient: exactly one of these is given."""
+
+    identifier: PatientIdentifier | None = None
+    study_instance_uid: str = ""
+    accession_number: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """A patient's numbers, and how many permitted studies each other hospital holds.
+
+    It is empty, and the same, for an unknown patient, for a question that fits several, and without permission.
+    """
+
+    identifiers: tuple[PatientIdentifier, ...] = ()
+    holders: tuple[tuple[str, int], ...] = ()
+
+
+NOTHING = Resolution()
+
+
+class Resolver:
+    """The use case of a lookup."""
+
+    def __init__(
+        self,
+        database: Database,
+        audit: AuditLog,
+        region: Callable[[], RegionManifest],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._audit = audit
+        self._region = region
+        self._clock = clock
+
+    def resolve(self, hospital: Hospital, question: Question, purpose: Purpose) -> Resolution:
+        """Answer a hospital's lookup, once its audit record is durable.
+
+        Raises:
+            StorageError: the database fails, or the lookup could not be recorded.
+        """
+        now = self._clock()
+        with self._database.read() as connection:
+            persons = _persons(connection, question)
+            answer, reason = NOTHING, "names several patients" if persons else "nobody known"
+            patient = question.identifier
+            if len(persons) == 1:
+                person = charts.of_person(connection, persons.pop())
+                patient = patient or min((number for one in person for number in one.linked), default=None)
+                others = self._region().hospitals.keys() - {hospital.id}
+                answer, reason = _answer(connection, person, hospital, others, purpose, now)
+        self._audit.append(
+            AuditEvent(
+                now,
+                AuditEventType.LOOKUP,
+                hospital.id,
+                patient=str(patient or ""),
+                study_instance_uid=question.study_instance_uid,
+                outcome=Outcome.SUCCESS if answer.holders else Outcome.DENIED,
+                reason=reason,
+                detail={"purpose": purpose.value, "holders": dict(answer.holders)}
+                | ({"accession_number": question.accession_number} if question.accession_number else {}),
+            )
+        ).wait()
+        return answer
+
+
+def study_facts(hospital: str, record: StudyRecord) -> StudyFacts:
+    """Return what a decision needs to know of a study that `hospital` made."""
+    day = record.study_date
+    return StudyFacts(
+        record.study_instance_uid,
+        hospital,
+        frozenset(record.modalities),
+        date(int(day[:4]), int(day[4:6]), int(day[6:])) if day else None,
+    )
+
+
+def _persons(connection: Connection, question: Question) -> set[int]:
+    if question.identifier is not None:
+        person = charts.person_named(connection, question.identifier)
+        return set() if person is None else {person}
+    if question.study_instance_uid:
+        return studies.persons_by_study(connection, question.study_instance_uid)
+    return studies.persons_by_accession_number(connection, question.accession_number)
+
+
+def _answer(
+    connection: Connection,
+    person: list[LinkedChart],
+    hospital: Hospital,
+    others: Set[str],
+    purpose: Purpose,
+    now: datetime,
+) -> tuple[Resolution, str]:
+    known = {one.chart.id: one for one in person}
+    numbers = {number for one in known.values() for number in one.linked}
+    given = [one.to_domain() for one in consents.of_numbers(connection, numbers)]
+    request = AccessRequest(hospital.id, purpose)
+    permitted = [
+        study
+        for study in studies.of_charts(connection, known)
+        if study.hospital in others
+        and decide(given, request, study_facts(study.hospital, study.record), now.astimezone(UTC)).permitted
+    ]
+    if not permitted:
+        return NOTHING, "no permission, or no study at another hospital"
+    visible = {study.chart for study in permitted}
+    visible |= {key for key, one in known.items() if one.chart.hospital == hospital.id}
+    identifiers = {number for key in visible for number in known[key].linked}
+    holders = Counter(study.hospital for study in permitted)
+    return Resolution(tuple(sorted(identifiers)), tuple(sorted(holders.items()))), ""

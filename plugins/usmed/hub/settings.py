@@ -1,0 +1,82 @@
+"""The hub's settings: read from the environment, all faults reported at once."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from joserfc.jwk import OKPKey
+
+from usmed.domain.errors import ConfigurationError
+from usmed.domain.region import RegionManifest
+from usmed.platform.environment import DATABASE_URL, REGION_FILE, setting
+from usmed.platform.keys import load_private_key, public_key_text
+from usmed.platform.region_file import load_region
+
+PRIVATE_KEY_FILE = "USMED_PRIVATE_KEY_FILE"
+MAXIMUM_BODY_BYTES = "USMED_MAXIMUM_BODY_BYTES"
+DEFAULT_DATABASE_URL = "sqlite:///usmed-hub.db"
+DEFAULT_BODY_BYTES = 8 << 20
+"""A bucket of a hospital with three million studies has some 12,000 records of 300 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubSettings:
+    """What the hub runs with."""
+
+    database_url: str
+    region: RegionManifest
+    key: OKPKey
+    limit_bytes: int
+
+
+def load_settings(environ: Mapping[str, str]) -> HubSettings:
+    """Read the settings of the hub's process.
+
+    Raises:
+        ConfigurationError: listing everything that is wrong.
+    """
+    problems: list[str] = []
+
+    def attempt[T](read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except ConfigurationError as error:
+            problems.extend(f"{error.source}: {problem}" for problem in error.problems)
+            return None
+
+    url = attempt(lambda: database_url(environ))
+    region = attempt(lambda: region_of(environ))
+    key = attempt(lambda: load_private_key(_path(environ, PRIVATE_KEY_FILE)))
+    limit = attempt(lambda: _limit(environ))
+    if region and key and public_key_text(region.hub.key) != public_key_text(key):
+        problems.append(f"{PRIVATE_KEY_FILE}: its public key {public_key_text(key)} is not the region's hub's")
+    if problems or not url or not region or not key or not limit:
+        raise ConfigurationError("settings of the hub", problems)
+    return HubSettings(url, region, key, limit)
+
+
+def database_url(environ: Mapping[str, str]) -> str:
+    """Return where the hub's tables are."""
+    return setting(environ, DATABASE_URL, DEFAULT_DATABASE_URL)
+
+
+def region_of(environ: Mapping[str, str]) -> RegionManifest:
+    """Return the region manifest that the environment names.
+
+    Raises:
+        ConfigurationError: none is named, or it is wrong.
+    """
+    return load_region(_path(environ, REGION_FILE))
+
+
+def _path(environ: Mapping[str, str], name: str) -> Path:
+    if not environ.get(name):
+        raise ConfigurationError("environment", [f"{name} is not set"])
+    return Path(environ[name])
+
+
+def _limit(environ: Mapping[str, str]) -> int:
+    text = environ.get(MAXIMUM_BODY_BYTES) or str(DEFAULT_BODY_BYTES)
+    if not (text.isascii() and text.isdigit()) or not 65536 <= int(text) <= 1 << 30:
+        raise ConfigurationError("environment", [f"{MAXIMUM_BODY_BYTES}: must be 65536 to {1 << 30} (bytes)"])
+    return int(text)

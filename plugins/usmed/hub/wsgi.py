@@ -1,0 +1,107 @@
+"""The hub wired together: `gunicorn 'usmed.hub.wsgi:create_application()'` with one worker and threads."""
+
+import atexit
+import logging
+import os
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from usmed import __version__
+from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
+from usmed.domain.region import HUB, RegionManifest
+from usmed.hub.app import Services, create_app
+from usmed.hub.locator import Locator
+from usmed.hub.registry import Registry
+from usmed.hub.resolve import Resolver
+from usmed.hub.settings import HubSettings, load_settings
+from usmed.hub.tables import CHAIN
+from usmed.platform.audit_log import AuditLog
+from usmed.platform.nonces import NonceStore
+from usmed.platform.signed_http import Identity, SignedGuard, error_body
+from usmed.platform.storage import Database, StorageError, open_database
+
+_log = logging.getLogger(__name__)
+
+OPEN_PATHS = frozenset({"/health", "/v1/openapi.yaml"})
+
+
+def create_application() -> WSGIApplication:
+    """Build the hub from the environment of this process.
+
+    Raises:
+        ConfigurationError: a setting, the key or the region manifest is wrong; every fault is listed.
+        StorageError: the database cannot be used.
+    """
+    settings = load_settings(os.environ)
+    database = open_database(settings.database_url, [CHAIN])
+    audit = AuditLog(database)
+
+    def clock() -> datetime:
+        return datetime.now(UTC)
+
+    def stop() -> None:
+        _note(audit, clock(), "stopped")
+        audit.close()
+        database.close()
+
+    application = build(settings, database, audit, clock)
+    _note(audit, clock(), "started")
+    atexit.register(stop)
+    return application
+
+
+def build(settings: HubSettings, database: Database, audit: AuditLog, clock: Callable[[], datetime]) -> WSGIApplication:
+    """Put the hub together from its parts."""
+
+    def region() -> RegionManifest:
+        return settings.region
+
+    app = create_app(
+        Services(
+            database=database,
+            audit=audit,
+            locator=Locator(database, region, clock),
+            registry=Registry(database, region, clock),
+            resolver=Resolver(database, audit, region, clock),
+            region=region,
+            clock=clock,
+            limit_bytes=settings.limit_bytes,
+        )
+    )
+
+    def refused(remote: str, sender: str, reason: str) -> None:
+        event = AuditEvent(clock(), AuditEventType.REFUSED, sender or remote, outcome=Outcome.DENIED, reason=reason)
+        audit.append(event).wait()
+
+    guard = SignedGuard(
+        app,
+        identity=Identity(HUB, settings.key),
+        region=region,
+        clock=clock,
+        nonces=NonceStore(database),
+        limit_bytes=settings.limit_bytes,
+        open_paths=OPEN_PATHS,
+        refused=refused,
+    )
+    return _while_storage_answers(guard)
+
+
+def _while_storage_answers(guard: WSGIApplication) -> WSGIApplication:
+    """Answer 503 when nonces or the audit log cannot be written: nothing is served unrecorded."""
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            return guard(environ, start_response)
+        except StorageError as error:
+            _log.error("not served: %s", error)
+            body = error_body("unavailable", "the database does not answer; try again later")
+            headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+            start_response("503 Service Unavailable", headers)
+            return [body]
+
+    return application
+
+
+def _note(audit: AuditLog, now: datetime, what: str) -> None:
+    audit.append(AuditEvent(now, AuditEventType.APPLICATION, HUB, detail={"what": what, "version": __version__})).wait()

@@ -1,0 +1,134 @@
+"""Commands of every process: `usmed keys …`, `usmed region check`, `usmed audit …`."""
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from usmed.domain.errors import ConfigurationError, UsmedError
+from usmed.platform.audit_log import AuditLog
+from usmed.platform.environment import DATABASE_URL, setting
+from usmed.platform.keys import generate_certificate, generate_key, load_private_key, public_key_text
+from usmed.platform.region_file import load_region
+from usmed.platform.storage import open_database
+
+SQLITE_FILES = ("usmed-hub.db", "usmed.db")
+"""Where a hub and a hospital keep their tables when no database is named."""
+
+
+class BrokenChainError(UsmedError):
+    """The audit log is not as it was written."""
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands of this module to `usmed`."""
+    keys = commands.add_parser("keys", help="make keys and certificates")
+    actions = keys.add_subparsers(required=True, metavar="ACTION")
+    generate = actions.add_parser(
+        "generate",
+        help="make a member's Ed25519 key",
+        description="Make an Ed25519 key and print its public half, for region.yaml. Never overwrites a file.",
+    )
+    generate.add_argument("--out", required=True, type=Path, metavar="FILE", help="where the private key goes")
+    generate.set_defaults(run=_generate)
+    public = actions.add_parser("public", help="print the public half of a key", description="Print a public key.")
+    public.add_argument("file", type=Path, metavar="FILE")
+    public.set_defaults(run=lambda arguments: print(public_key_text(load_private_key(arguments.file))))
+    certificate = actions.add_parser(
+        "certificate",
+        help="make a self-signed TLS certificate",
+        description="Make a self-signed TLS certificate; its key goes to FILE.key. Never overwrites a file.",
+    )
+    certificate.add_argument("--host", required=True, metavar="NAME", help="host name or address it is for")
+    certificate.add_argument("--out", required=True, type=Path, metavar="FILE", help="where the certificate goes")
+    certificate.set_defaults(run=_certificate)
+
+    region = commands.add_parser("region", help="look after the region manifest")
+    actions = region.add_subparsers(required=True, metavar="ACTION")
+    check = actions.add_parser("check", help="check a region manifest", description="Check region.yaml and print it.")
+    check.add_argument("file", type=Path, metavar="FILE")
+    check.set_defaults(run=_check_region)
+
+    audit = commands.add_parser("audit", help="verify and read the audit log")
+    actions = audit.add_subparsers(required=True, metavar="ACTION")
+    verify = actions.add_parser(
+        "verify",
+        help="check that the audit log is unbroken",
+        description="Check every record of the audit log. Exit code 1 when one was altered, removed or put in.",
+    )
+    verify.set_defaults(run=_verify)
+    tail = actions.add_parser("tail", help="print the last records", description="Print the last records, as JSON.")
+    tail.add_argument("-n", type=int, default=20, metavar="COUNT", help="how many (default: %(default)s)")
+    tail.add_argument("--patient", default="", metavar="ISSUER:VALUE", help="only those about this number")
+    tail.set_defaults(run=_tail)
+    for parser in (verify, tail):
+        parser.add_argument(
+            "--database",
+            default="",
+            metavar="URL",
+            help=f"URL or SQLite file (default: {DATABASE_URL}, or {' or '.join(SQLITE_FILES)} in this folder)",
+        )
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    print(public_key_text(generate_key(arguments.out)))
+
+
+def _certificate(arguments: argparse.Namespace) -> None:
+    key = arguments.out.with_name(arguments.out.name + ".key")
+    generate_certificate(arguments.host, certificate=arguments.out, key=key, now=datetime.now(UTC))
+    print(f"{arguments.out} and {key} for {arguments.host}")
+
+
+def _check_region(arguments: argparse.Namespace) -> None:
+    region = load_region(arguments.file)
+    print(f"{region.region}, version {region.version}, issued {region.issued:%Y-%m-%d %H:%M %Z}: {region.name}")
+    national = region.national_number
+    print(f"national number: {f'{national.issuer} ({national.kind})' if national else 'none'}")
+    for member, name in [(region.hub, "the hub"), *((one, one.name) for one in region.hospitals.values())]:
+        print(f"{member.id}: {name}")
+        print(f"    {member.address}, key {public_key_text(member.key)}")
+    for hospital in region.hospitals.values():
+        print(f"numbers of {', '.join(hospital.issuers)}: {hospital.id}")
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    with _audit_log(arguments.database) as log:
+        report = log.verify()
+    if not report.unbroken:
+        raise BrokenChainError(
+            f"broken at record {report.bad_sequence}: {report.problem}\n"
+            f"{report.count} record(s) before it are unbroken, the last with the hash {report.head}"
+        )
+    print(f"{report.count} record(s), head {report.head}, unbroken")
+
+
+def _tail(arguments: argparse.Namespace) -> None:
+    with _audit_log(arguments.database) as log:
+        for event in log.tail(arguments.n, arguments.patient):
+            print(json.dumps(event, ensure_ascii=False))
+
+
+@contextmanager
+def _audit_log(given: str) -> Iterator[AuditLog]:
+    url = given or setting(os.environ, DATABASE_URL)
+    if not url:
+        here = [name for name in SQLITE_FILES if Path(name).exists()]
+        if len(here) != 1:
+            raise ConfigurationError("database", [f"name it with --database or {DATABASE_URL}"])
+        url = here[0]
+    if "://" not in url:
+        url = f"sqlite:///{Path(url).absolute()}"
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+        # Opening it would make an empty one, and say that its audit log is unbroken.
+        raise ConfigurationError("database", [f"{url.removeprefix('sqlite:///')} does not exist"])
+    database = open_database(url, [])
+    log = AuditLog(database)
+    try:
+        yield log
+    finally:
+        log.close()
+        database.close()

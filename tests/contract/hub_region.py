@@ -1,0 +1,184 @@
+"""A region in memory: its hub behind werkzeug's test client, and hospitals that sign for themselves."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from joserfc.jwk import OKPKey
+from werkzeug.test import Client, TestResponse
+
+from usmed.domain.canonical import canonical_json
+from usmed.domain.region import HUB, RegionManifest, parse_region
+from usmed.domain.request_signature import ANSWER_HEADER, sign_request, verify_answer
+from usmed.hub.registry import Registry
+from usmed.hub.settings import HubSettings
+from usmed.hub.tables import CHAIN
+from usmed.hub.wsgi import build
+from usmed.platform.audit_log import AuditLog
+from usmed.platform.keys import public_key_text
+from usmed.platform.storage import Database, open_database
+
+CNP = "1630615123457"
+"""A valid national number: a man born on 1963-06-15."""
+LIMIT_BYTES = 1 << 20
+HOSPITALS = {"iasi": ["SF-SPIRIDON", "SF-MARIA"], "bacau": ["BACAU"], "suceava": ["SUCEAVA"]}
+
+
+class Clock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 11, 21, 10, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        """Tell the time."""
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += timedelta(seconds=seconds)
+
+
+@dataclass
+class Region:
+    """A running hub, and the keys of everybody."""
+
+    manifest: RegionManifest
+    keys: dict[str, OKPKey]
+    clock: Clock
+    database: Database
+    audit: AuditLog
+    registry: Registry
+    client: Client
+
+    def authorization(self, sender: str, path: str, body: bytes, **changes: Any) -> str:
+        """Sign a request as `sender`; `changes` are other arguments of `sign_request`."""
+        arguments: dict[str, Any] = {
+            "sender": sender,
+            "receiver": HUB,
+            "method": "POST",
+            "target": path,
+            "body": body,
+            "now": self.clock(),
+            "jti": secrets.token_urlsafe(18),
+            **changes,
+        }
+        return sign_request(arguments.pop("key", self.keys[sender]), **arguments)
+
+    def send(self, sender: str, path: str, body: bytes, **changes: Any) -> TestResponse:
+        """Post these bytes, signed; check that the answer is signed for the sender."""
+        jti = secrets.token_urlsafe(18)
+        headers = {"Authorization": self.authorization(sender, path, body, jti=jti, **changes)}
+        answer = self.client.post(path, data=body, headers=headers, content_type="application/json")
+        if answer.status_code not in (401, 413):
+            verify_answer(
+                answer.headers[ANSWER_HEADER],
+                self.manifest.key_of,
+                sender=HUB,
+                receiver=sender,
+                jti=jti,
+                status=answer.status_code,
+                body=answer.data,
+            )
+        return answer
+
+    def post(self, sender: str, path: str, document: Any) -> Any:
+        """Post a JSON document, signed; return the JSON of an answer that has to be 200."""
+        answer = self.send(sender, path, canonical_json(document))
+        assert answer.status_code == 200, answer.text
+        return answer.json
+
+    def feed(self, hospital: str, *records: dict[str, Any]) -> None:
+        """Announce studies; none may be a problem."""
+        answer = self.post(hospital, "/v1/studies/feed", {"upsert": list(records)})
+        assert answer == {"accepted": len(records), "problems": []}
+
+    def resolve(self, hospital: str, issuer: str, value: str) -> Any:
+        """Ask who a number is."""
+        question = {"identifier": {"issuer": issuer, "value": value}, "purpose": "TREAT"}
+        return self.post(hospital, "/v1/resolve", question)
+
+    def permit(self, issuer: str, value: str, **changes: Any) -> str:
+        """Record a consent; return its id."""
+        return self.registry.record([("test", consent(issuer, value, **changes))], "clerk")[0].id
+
+
+@contextmanager
+def running_region(database_url: str) -> Iterator[Region]:
+    """Start a hub with three hospitals."""
+    keys = {name: OKPKey.generate_key("Ed25519", private=True) for name in (HUB, *HOSPITALS)}
+    manifest = parse_region(
+        {
+            "version": 1,
+            "region": "moldova",
+            "name": "Regiunea Moldova",
+            "issued": "2026-11-21T10:00:00Z",
+            "national_number": {"issuer": "RO-CNP", "kind": "ro.cnp"},
+            "hub": {"address": "https://hub:8443", "public_key": public_key_text(keys[HUB])},
+            "hospitals": [
+                {
+                    "id": name,
+                    "name": name.title(),
+                    "address": f"https://{name}:8043",
+                    "public_key": public_key_text(keys[name]),
+                    "issuers": issuers,
+                }
+                for name, issuers in HOSPITALS.items()
+            ],
+        },
+        "test",
+    )
+    clock = Clock()
+    database = open_database(database_url, [CHAIN])
+    audit = AuditLog(database)
+    settings = HubSettings(database_url, manifest, keys[HUB], LIMIT_BYTES)
+    registry = Registry(database, lambda: manifest, clock)
+    client = Client(build(settings, database, audit, clock))
+    try:
+        yield Region(manifest, keys, clock, database, audit, registry, client)
+    finally:
+        audit.close()
+        database.close()
+
+
+def study(uid: str, *identifiers: tuple[str, str], **changes: str) -> dict[str, Any]:
+    """Return a study record of a man born on 1963-06-15, in its canonical form but for the order of identifiers."""
+    return {
+        "study_instance_uid": uid,
+        "patient": {
+            "identifiers": [{"issuer": issuer, "value": value} for issuer, value in identifiers],
+            "birth_date": changes.get("birth_date", "19630615"),
+            "sex": changes.get("sex", "M"),
+        },
+        "accession_number": changes.get("accession_number", ""),
+        "study_date": changes.get("study_date", "20260102"),
+        "modalities": [changes.get("modality", "CT")],
+    }
+
+
+def consent(issuer: str, value: str, *, to: str = "", type: str = "permit", **changes: Any) -> dict[str, Any]:
+    """Return a FHIR Consent for treatment: to one hospital, or to all."""
+    role = {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ParticipationType", "code": "IRCP"}]}
+    provision: dict[str, Any] = {
+        "type": type,
+        "purpose": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActReason", "code": "TREAT"}],
+        **changes.pop("provision", {}),
+    }
+    if to:
+        hospital = {"identifier": {"system": "urn:usmed:hospital", "value": to}}
+        provision["actor"] = [{"role": role, "reference": hospital}]
+    return {
+        "resourceType": "Consent",
+        "status": "active",
+        "scope": {
+            "coding": [{"system": "http://terminology.hl7.org/CodeSystem/consentscope", "code": "patient-privacy"}]
+        },
+        "category": [{"coding": [{"system": "http://loinc.org", "code": "59284-0"}]}],
+        "patient": {"identifier": {"system": f"urn:usmed:issuer:{issuer}", "value": value}},
+        "dateTime": "2026-11-01",
+        "provision": provision,
+        **changes,
+    }

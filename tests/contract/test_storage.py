@@ -2,14 +2,17 @@
 
 import multiprocessing
 import threading
-import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import Connection
 
 from usmed.domain.audit import AuditEvent, AuditEventType, ChainHead, chain_record
 from usmed.domain.errors import ConfigurationError
+from usmed.hub.tables import CHAIN as HUB_CHAIN
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.storage import (
     PLATFORM_CHAIN,
@@ -20,10 +23,10 @@ from usmed.platform.storage import (
     version_table,
 )
 
-HUB_CHAIN = "usmed.hub.migrations"
+NOW = datetime(2026, 11, 21, 10, tzinfo=UTC)
 SPAWN = multiprocessing.get_context("spawn")
-
-from tests_support import NOW  # noqa: E402
+nonce = sa.table("nonce", *map(sa.column, ("sender", "jti", "expires")))
+ROW = {"sender": "iasi", "jti": "j", "expires": 1}
 
 
 @pytest.fixture
@@ -31,3 +34,202 @@ def database(database_url: str) -> Iterator[Database]:
     opened = open_database(database_url, [HUB_CHAIN])
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def bare(database_url: str) -> Iterator[Database]:
+    """A database without our tables, as they were before a migration."""
+    engine = open_database(database_url, [])._engine
+    with engine.begin() as connection:
+        for table in sa.inspect(connection).get_table_names():
+            connection.execute(sa.text(f'DROP TABLE "{table}"'))
+    yield Database(engine)
+    engine.dispose()
+
+
+def count(connection: Connection) -> int:
+    return connection.execute(sa.select(sa.func.count()).select_from(nonce)).scalar_one()
+
+
+def test_a_transaction_is_kept_whole_or_not_at_all(database: Database) -> None:
+    with pytest.raises(KeyError), database.write() as connection:
+        connection.execute(sa.insert(nonce).values(ROW))
+        raise KeyError
+    with database.read() as connection:
+        assert count(connection) == 0
+    with database.write() as connection:
+        connection.execute(sa.insert(nonce).values(ROW))
+    with database.read() as connection:
+        assert count(connection) == 1
+
+
+def test_a_read_sees_one_snapshot(database: Database) -> None:
+    with database.read() as reading:
+        assert count(reading) == 0
+        with database.write() as writing:
+            writing.execute(sa.insert(nonce).values(ROW))
+        assert count(reading) == 0
+    with database.read() as reading:
+        assert count(reading) == 1
+
+
+def test_a_read_keeps_nothing(database: Database) -> None:
+    try:
+        with database.read() as connection:
+            connection.execute(sa.insert(nonce).values(ROW))
+    except StorageError as error:
+        assert "read-only" in str(error)  # PostgreSQL refuses at once; SQLite rolls back
+    with database.read() as connection:
+        assert count(connection) == 0
+
+
+def test_writers_that_read_first_do_not_lose_each_others_work(database: Database) -> None:
+    with database.write() as connection:
+        connection.execute(sa.insert(nonce).values(ROW))
+
+    def increment() -> None:
+        for _ in range(20):
+            with database.write() as connection:
+                value = connection.execute(sa.select(nonce.c.expires).with_for_update()).scalar_one()
+                connection.execute(sa.update(nonce).values(expires=value + 1))
+
+    threads = [threading.Thread(target=increment) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with database.read() as connection:
+        assert connection.execute(sa.select(nonce.c.expires)).scalar_one() == 81
+
+
+def test_a_failure_is_a_storage_error_that_names_no_values(database: Database) -> None:
+    with database.write() as connection:
+        connection.execute(sa.insert(nonce).values(ROW))
+    with pytest.raises(StorageError, match=r"(?i)unique") as caught, database.write() as connection:
+        connection.execute(sa.insert(nonce).values(ROW))
+    assert "iasi" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "mysql://root:geheim@host/x", "sqlite://", "sqlite:///:memory:"])
+def test_other_urls_are_refused_without_showing_the_password(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="database URL") as caught:
+        open_database(url, [])
+    assert "geheim" not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_a_storage_error() -> None:
+    with pytest.raises(StorageError, match="database failed"):
+        open_database("postgresql+psycopg://nobody@127.0.0.1:1/none", [])
+    with pytest.raises(StorageError, match="database failed"):
+        open_database("sqlite:////nonexistent/folder/x.db", [])
+
+
+def test_the_files_path_may_hold_anything(tmp_path: Path) -> None:
+    folder = tmp_path / "spațiu %s %(here)s"
+    folder.mkdir()
+    open_database(f"sqlite:///{folder / 'x.db'}", [HUB_CHAIN]).close()
+    assert (folder / "x.db").exists()
+
+
+def test_migrations_from_empty_reach_the_newest_and_then_do_nothing(database_url: str) -> None:
+    for _ in range(2):
+        database = open_database(database_url, [HUB_CHAIN])
+        with database.read() as connection:
+            assert _revision(connection, PLATFORM_CHAIN) == "r0002"
+            assert _revision(connection, HUB_CHAIN) == "r0002"
+        database.close()
+
+
+def test_the_platform_migrates_from_the_previous_version_with_its_records(bare: Database) -> None:
+    with bare.write() as connection:
+        migrate(connection, [PLATFORM_CHAIN], "r0001")
+        old = sa.table("audit_record", *map(sa.column, ("sequence", "hash", "content")))
+        head = ChainHead()
+        for patient in ("", "BACAU:9"):
+            record = chain_record(AuditEvent(NOW, AuditEventType.LOOKUP, "WS", patient=patient).to_json(), head)
+            head = ChainHead(record.sequence, record.hash)
+            row = {"sequence": record.sequence, "hash": record.hash, "content": record.content.decode()}
+            connection.execute(sa.insert(old).values(row))
+        connection.execute(
+            sa.update(sa.table("audit_head", sa.column("count"), sa.column("hash"))).values(count=2, hash=head.hash)
+        )
+    with bare.write() as connection:
+        migrate(connection, [PLATFORM_CHAIN])
+    log = AuditLog(bare)
+    try:
+        assert log.verify().unbroken
+        assert [event["sequence"] for event in log.tail(patient="BACAU:9")] == [2]
+    finally:
+        log.close()
+
+
+def test_the_hub_migrates_from_the_previous_version_with_its_consents(bare: Database) -> None:
+    with bare.write() as connection:
+        migrate(connection, [PLATFORM_CHAIN])
+        migrate(connection, [HUB_CHAIN], "r0001")
+        columns = ("id", "version", "status", "issuer", "value", "current", "resource", "recorded")
+        consent = sa.table("consent", *map(sa.column, columns))
+        row = {"status": "active", "issuer": "BACAU", "value": "9", "resource": "{}", "recorded": 1}
+        for version in (1, 2):
+            one = {**row, "id": "c", "version": version, "current": version == 2}
+            connection.execute(sa.insert(consent).values(one))
+    with bare.write() as connection:
+        migrate(connection, [HUB_CHAIN])
+    with bare.read() as connection:
+        change = sa.table("consent_change", *map(sa.column, ("cursor", "issuer", "value")))
+        assert connection.execute(sa.select(change)).all() == [(1, "BACAU", "9")]
+        assert connection.execute(sa.text("SELECT cursor FROM hub_state")).scalar_one() == 1
+
+
+def test_a_migration_that_fails_leaves_the_database_as_it_was(bare: Database) -> None:
+    with bare.write() as connection:
+        connection.execute(sa.text("CREATE TABLE audit_head (id INTEGER)"))
+    with pytest.raises(StorageError), bare.write() as connection:
+        migrate(connection, [PLATFORM_CHAIN])
+    with bare.read() as connection:
+        assert sa.inspect(connection).get_table_names() == ["audit_head"]
+
+
+def test_a_database_of_a_newer_version_is_refused(database: Database, database_url: str) -> None:
+    with database.write() as connection:
+        connection.execute(sa.text(f"UPDATE {version_table(HUB_CHAIN)} SET version_num = 'r9999'"))
+    with pytest.raises(StorageError, match=r"newer version.*usmed\.hub\.migrations is at 'r9999'.*'r0002'"):
+        open_database(database_url, [HUB_CHAIN])
+    with database.read() as connection:
+        assert _revision(connection, HUB_CHAIN) == "r9999"
+
+
+def test_processes_that_start_at_once_agree(database_url: str) -> None:
+    processes = [SPAWN.Process(target=_open_and_close, args=(database_url,)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+
+
+def test_threads_that_start_at_once_agree(new_database_url: Callable[[], str]) -> None:
+    url = new_database_url()
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            _open_and_close(url)
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def _open_and_close(url: str) -> None:
+    open_database(url, [HUB_CHAIN]).close()
+
+
+def _revision(connection: Connection, chain: str) -> str:
+    return str(connection.execute(sa.text(f"SELECT version_num FROM {version_table(chain)}")).scalar_one())

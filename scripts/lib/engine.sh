@@ -43,11 +43,17 @@ find_engine() {
     return 1
 }
 
+# True if this machine's package sources have the package $1.
+is_packaged() {
+    # Not "| grep -q": it would end before apt-cache has written everything, which pipefail takes for a failure.
+    [[ $(apt-cache policy "$1" 2> /dev/null) == *'Candidate: '[!\(]* ]]
+}
+
 # Debian's packages for an engine on this machine, one a line.
 engine_packages() {
     echo docker.io
     # Since Debian 13 the client is a package of its own.
-    if apt-cache policy docker-cli 2> /dev/null | grep -q 'Candidate: [^(]'; then echo docker-cli; fi
+    if is_packaged docker-cli; then echo docker-cli; fi
     # A kernel with AppArmor refuses containers until its tool has loaded Docker's profile.
     if [ "$(cat /sys/module/apparmor/parameters/enabled 2> /dev/null)" = Y ] && ! have apparmor_parser; then
         echo apparmor
@@ -78,7 +84,7 @@ install_packages() {
     confirm "Install them?" || die "nothing was installed" "install them yourself and start again: apt-get install $*"
     update_package_lists
     for package in "$@"; do
-        apt-cache policy "$package" | grep -q 'Candidate: [^(]' ||
+        is_packaged "$package" ||
             die "Debian's package $package is not to be had from this machine's package sources" \
                 "see build/logs/apt-update.log and /etc/apt/sources.list*"
     done
@@ -158,5 +164,5 @@ ensure_compose() {
 
 # True if COMPOSE is the first generation (docker-compose 1.x, as in Debian 12).
 compose_is_old() {
-    "${COMPOSE[@]}" version --short 2> /dev/null | grep -q '^1\.'
+    [[ $("${COMPOSE[@]}" version --short 2> /dev/null) == 1.* ]]
 }

@@ -1,0 +1,526 @@
+#!/usr/bin/env python3
+"""Go through the region's main job without a person, with the tools that hospitals have: DCMTK and plain HTTP.
+
+What must come out is in the sample data's index.json: which study is where, and which hospitals may have it. Prints a
+line a step, with tabs: ok or FAIL, the step, what was expected, what happened, how long. Runs in the demonstration's
+container `workstation`, which stands in each hospital's network; `scripts/demo --check` calls it once per phase.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import requests
+import urllib3
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+
+SAMPLE = Path("/sample/data")
+DICOM_PORT = "4242"
+SETTLE_S = 90
+"""How long the region may take to know studies that were stored, or a consent that was recorded."""
+LOOKUP_S = 2.0
+"""What a lookup may take: the nodes' deadline of 1.5 s, and the tool's own start."""
+
+Study = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """A hospital of the demonstration: `letter` in the text, `host` in its network, and its workstation."""
+
+    letter: str
+    id: str
+    host: str
+    aet: str
+    workstation: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Return the address of its Orthanc."""
+        return f"http://{self.host}:8042"
+
+    @property
+    def login(self) -> tuple[str, str]:
+        """Return user and password of its Orthanc."""
+        return "admin", os.environ[f"USMED_PASSWORD_{self.letter}"]
+
+
+A = Hospital("A", "sf-spiridon", "hospital-a", "SPIRIDON", "WORKSTATION-A", 11112)
+B = Hospital("B", "parhon", "hospital-b", "PARHON", "WORKSTATION-B", 11113)
+C = Hospital("C", "regional", "hospital-c", "REGIONAL", "WORKSTATION-C", 11114)
+HOSPITALS = (A, B, C)
+
+INDEX = json.loads((SAMPLE / "index.json").read_text(encoding="utf-8"))
+STUDIES: list[Study] = INDEX["studies"]
+
+
+class UnexpectedError(Exception):
+    """What happened is not what was expected; the text says what happened."""
+
+
+def expect(condition: bool, happened: str) -> None:
+    """Raise UnexpectedError with what happened unless the condition holds."""
+    if not condition:
+        raise UnexpectedError(happened)
+
+
+class Report:
+    """The lines of one phase."""
+
+    def __init__(self) -> None:
+        self.failed = False
+
+    def step(self, name: str, expected: str, do: Callable[[], str]) -> None:
+        """Do one step and print its line; `do` returns what happened, or raises."""
+        started = time.monotonic()
+        mark = "ok"
+        try:
+            happened = do()
+        except (UnexpectedError, OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
+            mark, happened = "FAIL", str(error) or type(error).__name__
+            self.failed = True
+        line = [mark, name, expected, happened, f"{time.monotonic() - started:.2f} s"]
+        print("\t".join(re.sub(r"\s+", " ", field) for field in line), flush=True)
+
+
+# ---- The workstation's tools ---------------------------------------------------------------------------------------
+
+
+def run(command: Iterable[str]) -> "subprocess.CompletedProcess[str]":
+    """Run a command of DCMTK to its end."""
+    return subprocess.run(list(command), capture_output=True, text=True, timeout=120, check=False, errors="replace")
+
+
+def keys(query: dict[str, str]) -> list[str]:
+    """Return matching and return keys as DCMTK takes them."""
+    return [part for keyword, value in query.items() for part in ("-k", f"{keyword}={value}")]
+
+
+def of_study(uid: str) -> list[str]:
+    """Return the keys that name one study."""
+    return keys({"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": uid})
+
+
+def associate(hospital: Hospital) -> list[str]:
+    """Return the AE titles of an association from the hospital's own workstation."""
+    return ["-aet", hospital.workstation, "-aec", hospital.aet]
+
+
+def find(hospital: Hospital, **query: str) -> list[Dataset]:
+    """Ask by C-FIND at STUDY level; return the answers."""
+    query = {
+        "QueryRetrieveLevel": "STUDY",
+        "StudyInstanceUID": "",
+        "PatientName": "",
+        "RetrieveAETitle": "",
+        "InstanceAvailability": "",
+        "NumberOfStudyRelatedInstances": "",
+        "InstitutionName": "",
+        **query,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["findscu", "-S", "-X", "-od", folder, *associate(hospital), *keys(query)]
+        done = run([*command, hospital.host, DICOM_PORT])
+        expect(done.returncode == 0, f"findscu: {done.stderr[-200:]}")
+        return [pydicom.dcmread(file, force=True) for file in sorted(Path(folder).glob("rsp*"))]
+
+
+def found(hospital: Hospital, **query: str) -> set[str]:
+    """Ask by C-FIND; return the Study Instance UIDs."""
+    return {str(answer.StudyInstanceUID) for answer in find(hospital, **query)}
+
+
+def get(hospital: Hospital, path: str, **options: Any) -> requests.Response:
+    """Ask the hospital's Orthanc by HTTP."""
+    return requests.get(hospital.url + path, auth=hospital.login, timeout=120, **options)
+
+
+def post(hospital: Hospital, path: str, body: Any) -> requests.Response:
+    """Send JSON to the hospital's Orthanc."""
+    return requests.post(hospital.url + path, auth=hospital.login, json=body, timeout=120)
+
+
+def move(hospital: Hospital, study: str) -> tuple[int, int, str]:
+    """Have a study sent to the hospital's workstation by C-MOVE.
+
+    Returns:
+        how many instances arrived, how many the last response counts as completed, and its status.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["movescu", "-d", "-S", "+xa", "-aem", hospital.workstation, "+P", str(hospital.port), "-od", folder]
+        command += [*associate(hospital), *of_study(study)]
+        done = run([*command, hospital.host, DICOM_PORT])
+        files = Path(folder).iterdir()
+        arrived = {str(pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID) for file in files}
+    counts = re.findall(r"Completed Suboperations\s*:\s*(\d+)", done.stderr + done.stdout)
+    status = re.findall(r"Received Final Move Response \((.*)\)", done.stderr + done.stdout)
+    return len(arrived), int(counts[-1]) if counts else -1, status[-1] if status else f"exit code {done.returncode}"
+
+
+def retrieve(hospital: Hospital, study: str) -> requests.Response:
+    """Ask for a study by WADO-RS."""
+    headers = {"Accept": 'multipart/related; type="application/dicom"'}
+    return get(hospital, f"/dicom-web/studies/{study}", headers=headers)
+
+
+def parts(answer: requests.Response) -> int:
+    """Return how many DICOM objects a WADO-RS answer holds."""
+    boundary = re.search(r'boundary="?([^";]+)', answer.headers.get("Content-Type", ""))
+    return answer.content.count(b"--" + boundary[1].encode()) - 1 if boundary else 0
+
+
+def files_of(hospital: Hospital, study: str) -> dict[str, str]:
+    """Return the SHA-256 of the file of each SOP instance that the hospital's archive holds of a study."""
+    query = {"Level": "Instance", "Query": {"StudyInstanceUID": study}, "Expand": True}
+    found_here = {
+        one["MainDicomTags"]["SOPInstanceUID"]: get(hospital, f"/instances/{one['ID']}/file")
+        for one in post(hospital, "/tools/find", query).json()
+    }
+    return {uid: hashlib.sha256(file.content).hexdigest() for uid, file in found_here.items() if file.ok}
+
+
+# ---- What must come out --------------------------------------------------------------------------------------------
+
+
+def study_of(person: str, hospital: Hospital, modality: str) -> Study:
+    """Return the one sample study of a person at a hospital that has the modality."""
+    (study,) = [
+        study
+        for study in STUDIES
+        if study["person"] == person and study["hospital"] == hospital.id and modality in study["modalities"]
+    ]
+    return study
+
+
+def number_of(person: str, hospital: Hospital) -> str:
+    """Return the number a hospital knows a person by; the national number if it does not."""
+    for study in STUDIES:
+        if study["person"] == person and study["hospital"] == hospital.id:
+            return str(study["patient_id"])
+    (number,) = [one["national_number"] for one in INDEX["persons"] if one["key"] == person]
+    return str(number)
+
+
+def visible(hospital: Hospital, person: str) -> set[str]:
+    """Return the person's studies that a lookup at the hospital must list."""
+    return {
+        study["study_instance_uid"]
+        for study in STUDIES
+        if study["person"] == person and (study["hospital"] == hospital.id or hospital.id in study["visible_to"])
+    }
+
+
+def lookups() -> dict[tuple[str, str], tuple[Hospital, set[str]]]:
+    """Return, for each hospital and each number that a person may be looked up by there, what must be found."""
+    table: dict[tuple[str, str], tuple[Hospital, set[str]]] = {}
+    for hospital in HOSPITALS:
+        for person in {study["person"] for study in STUDIES}:
+            number = number_of(person, hospital)
+            here = any(study["person"] == person and study["hospital"] == hospital.id for study in STUDIES)
+            # A number with * or ? is a pattern in C-FIND (PS3.4 C.2.2.2.4), not one patient. A number that another
+            # person has at this hospital says nothing about a person who was never here.
+            if not re.search(r"[*?\\]", number) and (here or person.startswith("p")):
+                table[hospital.id, number] = (hospital, visible(hospital, person))
+    return table
+
+
+def differences() -> list[str]:
+    """Look every number up at every hospital; return what was not as expected."""
+    wrong = []
+    for (name, number), (hospital, expected) in lookups().items():
+        answered = found(hospital, PatientID=number)
+        if answered != expected:
+            missing, extra = len(expected - answered), len(answered - expected)
+            wrong.append(f"{number} at {name}: {missing} missing, {extra} too many")
+    return wrong
+
+
+def until(what: Callable[[], list[str]]) -> None:
+    """Wait until `what` has nothing to say any more; raise with what it says if that takes too long."""
+    deadline = time.monotonic() + SETTLE_S
+    while said := what():
+        expect(time.monotonic() < deadline, "; ".join(said))
+        time.sleep(1)
+
+
+# ---- The steps -----------------------------------------------------------------------------------------------------
+
+
+def every_number() -> str:
+    """Look everybody up everywhere, until the region has settled."""
+    until(differences)
+    return f"{len(lookups())} as expected"
+
+
+def lists_with_holder() -> str:
+    """C-FIND at B by B's own number lists what A holds."""
+    forget_guests(B)
+    answers = find(B, PatientID=number_of("p02", B))
+    uids = {str(answer.StudyInstanceUID) for answer in answers}
+    expect(uids == visible(B, "p02"), f"{len(uids)} studies")
+    remote = [answer for answer in answers if str(answer.StudyInstanceUID) not in local_studies(B)]
+    marked = [answer for answer in remote if answer.get("InstanceAvailability") == "NEARLINE"]
+    named = [answer for answer in remote if "piridon" in str(answer) or A.aet in str(answer)]
+    happened = f"{len(answers)} studies: {len(remote)} not here, {len(marked)} NEARLINE, {len(named)} name A"
+    expect(len(remote) == len(marked) == len(named) == len(of_person("p02", A)), happened)
+    return happened
+
+
+def local_studies(hospital: Hospital) -> set[str]:
+    """Return the studies in the hospital's own archive."""
+    return {study["MainDicomTags"]["StudyInstanceUID"] for study in get(hospital, "/studies?expand").json()}
+
+
+def forget_guests(hospital: Hospital) -> None:
+    """Remove the copies of other hospitals' studies that earlier lookups brought, so that the next steps fetch them."""
+    own = {study["study_instance_uid"] for study in STUDIES if study["hospital"] == hospital.id}
+    foreign = {study["study_instance_uid"] for study in STUDIES} - own
+    for study in get(hospital, "/studies?expand").json():
+        if study["MainDicomTags"]["StudyInstanceUID"] in foreign:
+            requests.delete(f"{hospital.url}/studies/{study['ID']}", auth=hospital.login, timeout=30)
+
+
+def same_by_http() -> str:
+    """QIDO-RS and /tools/find at B list the same studies as C-FIND."""
+    number = number_of("p02", B)
+    qido = get(B, "/dicom-web/studies", params={"PatientID": number}).json()
+    by_qido = {study["0020000D"]["Value"][0] for study in qido}
+    rest = post(B, "/tools/find", {"Level": "Study", "Query": {"PatientID": number}, "Expand": True}).json()
+    by_rest = {study["MainDicomTags"]["StudyInstanceUID"] for study in rest}
+    expected = visible(B, "p02")
+    happened = f"QIDO-RS {len(by_qido)}, /tools/find {len(by_rest)}"
+    expect(by_qido == by_rest == expected, happened)
+    return happened
+
+
+def fetched_by_move(person: str, source: Hospital, modality: str) -> str:
+    """C-MOVE at B of a study that another hospital holds: complete at the first request."""
+    study = study_of(person, source, modality)
+    arrived, counted, status = move(B, study["study_instance_uid"])
+    expect(
+        arrived == counted == len(study["files"]) and status.startswith("Success"),
+        f"{arrived} arrived, {counted} counted, {status}",
+    )
+    return f"{arrived} arrived, {counted} counted"
+
+
+def fetched_by_wado(person: str, source: Hospital, modality: str) -> str:
+    """WADO-RS at B of a study that another hospital holds."""
+    study = study_of(person, source, modality)
+    answer = retrieve(B, study["study_instance_uid"])
+    expect(answer.status_code == 200, f"HTTP {answer.status_code}")
+    expect(parts(answer) == len(study["files"]), f"{parts(answer)} instances")
+    return f"{parts(answer)} instances"
+
+
+def fetched_by_get(person: str, source: Hospital, modality: str) -> str:
+    """C-GET at B of a study that came here."""
+    study = study_of(person, source, modality)
+    with tempfile.TemporaryDirectory() as folder:
+        query = of_study(study["study_instance_uid"])
+        run(["getscu", "-S", "-od", folder, *associate(B), *query, B.host, DICOM_PORT])
+        arrived = len(list(Path(folder).iterdir()))
+    expect(arrived == len(study["files"]), f"{arrived} arrived")
+    return f"{arrived} arrived"
+
+
+def same_bytes(person: str, modality: str) -> str:
+    """B's copy of A's study is A's, file by file."""
+    uid = study_of(person, A, modality)["study_instance_uid"]
+    at_a, at_b = files_of(A, uid), files_of(B, uid)
+    equal = sum(at_a[one] == at_b.get(one) for one in at_a)
+    expect(bool(at_a) and at_a == at_b, f"{equal} of {len(at_a)} files equal")
+    return f"{equal} of {len(at_a)} files equal"
+
+
+def as_unknown() -> str:
+    """C's answers about a patient who permitted B only are those about nobody, by every interface."""
+    study = study_of("p03", A, "CT")["study_instance_uid"]
+    number, nobody, no_study = number_of("p03", C), "2990101480010", generate_uid()
+    expect(not find(C, PatientID=number) and not find(C, PatientID=nobody), "C-FIND lists something")
+    expect(not find(C, StudyInstanceUID=study), "C-FIND by Study Instance UID lists something")
+    arrived, counted, status = move(C, study)
+    expect((arrived, counted, status) == move(C, no_study), f"C-MOVE: {arrived} arrived, {status}")
+    for real, unreal in (
+        (f"/dicom-web/studies?PatientID={number}", f"/dicom-web/studies?PatientID={nobody}"),
+        (f"/dicom-web/studies/{study}", f"/dicom-web/studies/{no_study}"),
+    ):
+        one, other = get(C, real), get(C, unreal)
+        same = one.status_code == other.status_code
+        same = same and one.text.replace(study, no_study).replace(number, nobody) == other.text
+        expect(same, f"GET {real}: HTTP {one.status_code}, for nobody {other.status_code}")
+    return "C-FIND, C-MOVE, QIDO-RS, WADO-RS: no difference"
+
+
+def way_out() -> str:
+    """A sends nothing of a patient without consent to a system that is not its own."""
+    study = study_of("p04", A, "ECG")["study_instance_uid"]
+    (orthanc_id,) = post(A, "/tools/find", {"Level": "Study", "Query": {"StudyInstanceUID": study}}).json()
+    answer = post(A, "/modalities/elsewhere/store", orthanc_id)
+    expect(answer.status_code == 403, f"HTTP {answer.status_code}: {answer.text[:80]}")
+    return "HTTP 403"
+
+
+def closed_to_peers() -> str:
+    """Without a signature the federation's port answers nothing, and without a password Orthanc does not."""
+    urllib3.disable_warnings()
+    body = {"study_instance_uid": "1.2.3"}
+    # The certificate is pinned in the region manifest, which a stranger does not have.
+    unsigned = requests.post(f"https://{A.host}:8043/v1/manifest", json=body, verify=False, timeout=10)
+    strange = requests.get(f"https://{A.host}:8043/studies", verify=False, timeout=10)
+    without_password = requests.get(f"{A.url}/studies", timeout=10)
+    codes = (unsigned.status_code, strange.status_code, without_password.status_code)
+    expect(all(code in (401, 403, 404) for code in codes) and without_password.status_code == 401, f"HTTP {codes}")
+    return f"HTTP {', '.join(map(str, codes))}"
+
+
+def own_work(hospital: Hospital) -> str:
+    """C-STORE into the hospital's archive, look it up, and remove it again."""
+    dataset = pydicom.dcmread(SAMPLE / study_of("p04", C, "CT")["files"][0])
+    dataset.PatientID = f"CHECK-{int(time.time())}"
+    dataset.PatientName = "Check^Check"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID = (generate_uid() for _ in range(3))
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "new.dcm")
+        dataset.save_as(file)
+        send = ["dcmsend", "--aetitle", "MODALITY", "--call", hospital.aet]
+        stored = run([*send, hospital.host, DICOM_PORT, str(file)])
+    expect(stored.returncode == 0, f"C-STORE refused: {stored.stderr[-100:]}")
+    started = time.monotonic()
+    answered = found(hospital, PatientID=str(dataset.PatientID))
+    took = time.monotonic() - started
+    query = {"Level": "Study", "Query": {"PatientID": dataset.PatientID}}
+    for orthanc_id in post(hospital, "/tools/find", query).json():
+        requests.delete(f"{hospital.url}/studies/{orthanc_id}", auth=hospital.login, timeout=30)
+    expect(answered == {str(dataset.StudyInstanceUID)}, f"stored, but the lookup lists {len(answered)} studies")
+    expect(took < LOOKUP_S, f"the lookup took {took:.2f} s")
+    return f"stored, found in {took:.2f} s"
+
+
+def in_time(hospital: Hospital, person: str, least: set[str]) -> str:
+    """A lookup answers within its deadline and lists at least these studies."""
+    started = time.monotonic()
+    answered = found(hospital, PatientID=number_of(person, hospital))
+    took = time.monotonic() - started
+    expect(least <= answered, f"{len(answered)} studies, {len(least - answered)} missing, in {took:.2f} s")
+    expect(took < LOOKUP_S, f"took {took:.2f} s")
+    return f"{len(answered)} studies in {took:.2f} s"
+
+
+def sees(hospital: Hospital, person: str, expected: set[str]) -> str:
+    """Wait until a lookup lists just these studies."""
+
+    def different() -> list[str]:
+        answered = found(hospital, PatientID=number_of(person, hospital))
+        return [] if answered == expected else [f"{len(answered)} studies"]
+
+    until(different)
+    return f"{len(expected)} studies"
+
+
+def of_person(person: str, *hospitals: Hospital) -> set[str]:
+    """Return a person's sample studies at these hospitals."""
+    ids = {hospital.id for hospital in hospitals}
+    return {study["study_instance_uid"] for study in STUDIES if study["person"] == person and study["hospital"] in ids}
+
+
+def main_job(report: Report) -> None:
+    """Everything that works while everything runs."""
+    report.step(
+        "every patient looked up at every hospital, C-FIND by Patient ID",
+        f"{len(lookups())} lookups: own studies, others' as the patient permits",
+        every_number,
+    )
+    report.step(
+        f"C-FIND at B of {number_of('p02', B)}, whom A knows as {number_of('p02', A)}",
+        "A's 2 studies listed, NEARLINE, A named",
+        lists_with_holder,
+    )
+    report.step("the same by QIDO-RS and by POST /tools/find", "the same studies", same_by_http)
+    ct, mr = (len(study_of("p02", A, modality)["files"]) for modality in ("CT", "MR"))
+    report.step("C-MOVE at B of A's CT", f"{ct} arrived, {ct} counted", lambda: fetched_by_move("p02", A, "CT"))
+    report.step("WADO-RS at B of A's MR", f"{mr} instances", lambda: fetched_by_wado("p02", A, "MR"))
+    report.step("B's copy compared with A's study", "every file the same", lambda: same_bytes("p02", "CT"))
+    if any(study["person"] == "p01" and "MR" in study["modalities"] for study in STUDIES):
+        head = len(study_of("p01", A, "MR")["files"])
+        both = f"{head} arrived, {head} counted"
+        report.step("C-MOVE at B of A's MR head series", both, lambda: fetched_by_move("p01", A, "MR"))
+        report.step("C-GET at B of the same series", f"{head} arrived", lambda: fetched_by_get("p01", A, "MR"))
+        report.step("B's copy of it compared with A's", "every file the same", lambda: same_bytes("p01", "MR"))
+    report.step(f"C looks up {number_of('p03', C)}, who permitted B only", "the answers for nobody", as_unknown)
+    report.step("A sends a study without consent to a foreign system", "HTTP 403", way_out)
+    report.step("A's ports without signature, without password", "HTTP 401, 403 or 404", closed_to_peers)
+    report.step("C-STORE and lookup at C of a new study", "stored and found", lambda: own_work(C))
+
+
+def without_consent(report: Report) -> None:
+    """Before p04 has agreed to anything, and after it was withdrawn."""
+    report.step("B looks up a patient who permits nothing", "no study", lambda: sees(B, "p04", set()))
+
+
+def with_consent(report: Report) -> None:
+    """After p04's consent was recorded at the hub."""
+    expected = of_person("p04", A, C)
+    report.step(
+        "the hub records a consent for B; B looks up", f"{len(expected)} studies", lambda: sees(B, "p04", expected)
+    )
+
+
+def hub_down(report: Report) -> None:
+    """While the hub does not run."""
+    report.step("the hub is off: C-STORE and lookup at B", "stored and found", lambda: own_work(B))
+    report.step(
+        "the hub is off: B looks up a patient of the region",
+        f"{len(visible(B, 'p02'))} studies in {LOOKUP_S} s",
+        lambda: in_time(B, "p02", visible(B, "p02")),
+    )
+
+
+def peer_down(report: Report) -> None:
+    """While A does not run."""
+    own = of_person("p06", B)
+    report.step(
+        "A is off: B looks up a patient of A's", f"B's own study in {LOOKUP_S} s", lambda: in_time(B, "p06", own)
+    )
+
+
+def whole_again(report: Report) -> None:
+    """After everything was started again."""
+    report.step("all on again: every patient at every hospital", f"{len(lookups())} as before", every_number)
+
+
+PHASES: dict[str, Callable[[Report], None]] = {
+    "main": main_job,
+    "without-consent": without_consent,
+    "with-consent": with_consent,
+    "hub-down": hub_down,
+    "peer-down": peer_down,
+    "whole-again": whole_again,
+}
+
+
+def main() -> int:
+    """Run one phase; return 0 if every step did as expected, 10 if one did not."""
+    parser = argparse.ArgumentParser(description="Check the demonstration region.")
+    parser.add_argument("phase", choices=PHASES)
+    report = Report()
+    PHASES[parser.parse_args().phase](report)
+    return 10 if report.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,6 +13,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from contract.hub_region import Region, running_region
+
 POSTGRESQL = Path("/usr/lib/postgresql/18/bin")
 
 
@@ -66,3 +68,10 @@ def new_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable
 def database_url(new_database_url: Callable[[], str]) -> str:
     """Return the URL of an empty database."""
     return new_database_url()
+
+
+@pytest.fixture
+def region(database_url: str) -> Iterator[Region]:
+    """Start a hub with three hospitals on an empty database."""
+    with running_region(database_url) as running:
+        yield running

@@ -24,6 +24,7 @@ from usmed.platform.storage import Database, open_database
 CNP = "1630615123457"
 """A valid national number: a man born on 1963-06-15."""
 LIMIT_BYTES = 1 << 20
+REMOTE_ADDRESS = "192.0.2.7"
 HOSPITALS = {"iasi": ["SF-SPIRIDON", "SF-MARIA"], "bacau": ["BACAU"], "suceava": ["SUCEAVA"]}
 
 
@@ -54,10 +55,10 @@ class Region:
     registry: Registry
     client: Client
 
-    def authorization(self, sender: str, path: str, body: bytes, **changes: Any) -> str:
-        """Sign a request as `sender`; `changes` are other arguments of `sign_request`."""
+    def authorization(self, signer: str, path: str, body: bytes, **changes: Any) -> str:
+        """Sign a request; `changes` are other arguments of `sign_request`."""
         arguments: dict[str, Any] = {
-            "sender": sender,
+            "sender": signer,
             "receiver": HUB,
             "method": "POST",
             "target": path,
@@ -66,13 +67,23 @@ class Region:
             "jti": secrets.token_urlsafe(18),
             **changes,
         }
-        return sign_request(arguments.pop("key", self.keys[sender]), **arguments)
+        return sign_request(arguments.pop("key", self.keys[signer]), **arguments)
+
+    def raw(self, path: str, body: bytes, headers: dict[str, str]) -> TestResponse:
+        """Post these bytes with these headers."""
+        return self.client.post(
+            path,
+            data=body,
+            headers=headers,
+            content_type="application/json",
+            environ_base={"REMOTE_ADDR": REMOTE_ADDRESS},
+        )
 
     def send(self, sender: str, path: str, body: bytes, **changes: Any) -> TestResponse:
         """Post these bytes, signed; check that the answer is signed for the sender."""
         jti = secrets.token_urlsafe(18)
         headers = {"Authorization": self.authorization(sender, path, body, jti=jti, **changes)}
-        answer = self.client.post(path, data=body, headers=headers, content_type="application/json")
+        answer = self.raw(path, body, headers)
         if answer.status_code not in (401, 413):
             verify_answer(
                 answer.headers[ANSWER_HEADER],

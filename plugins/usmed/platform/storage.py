@@ -18,7 +18,8 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from usmed.domain.errors import ConfigurationError, UsmedError
 
@@ -216,5 +217,5 @@ def _translated() -> Iterator[None]:
         # The engine's own message, its first line only: the rest can repeat values, which may be patients'.
         message = str(error.orig).strip().partition("\n")[0]
         raise StorageError(f"the database failed: {message}") from error
-    except SQLAlchemyError as error:
-        raise StorageError(f"the database failed: {type(error).__name__}") from error
+    except PoolTimeoutError as error:
+        raise StorageError("too many queries at once: no connection to the database became free") from error

@@ -1,0 +1,298 @@
+"""The commands of the hub's staff, with settings from the environment, as they are run."""
+
+import io
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import sqlalchemy as sa
+import yaml
+
+from contract.hub_region import CNP, Clock, consent, study
+from usmed.__main__ import main
+from usmed.hub.locator import Locator
+from usmed.hub.tables import CHAIN
+from usmed.platform.region_file import load_region
+from usmed.platform.storage import open_database
+
+PLUGINS = Path(__file__).parents[2] / "plugins"
+
+
+@dataclass
+class Result:
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@dataclass
+class Commands:
+    """Runs `usmed` in a folder with a region of two hospitals and the hub's key."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def __call__(self, *arguments: str | Path) -> Result:
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            chdir(self.folder),
+            patch.dict(os.environ, self.environment, clear=True),
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
+            try:
+                code = main([str(one) for one in arguments])
+            except SystemExit as exit_:
+                code = int(exit_.code or 0)
+        return Result(code, out.getvalue(), err.getvalue())
+
+    def write(self, name: str, document: Any) -> Path:
+        path = self.folder / name
+        path.write_text(document if isinstance(document, str) else json.dumps(document), "utf-8")
+        return path
+
+    def database_url(self) -> str:
+        return self.environment["USMED_DATABASE_URL"]
+
+
+@pytest.fixture
+def usmed(tmp_path: Path, database_url: str) -> Commands:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PLUGINS), "LC_ALL": "C.UTF-8"}
+    commands = Commands(tmp_path, environment)
+    keys = {name: commands("keys", "generate", "--out", tmp_path / f"{name}.key").stdout.strip() for name in "ha"}
+    manifest = {
+        "version": 1,
+        "region": "moldova",
+        "name": "Regiunea Moldova (demonstrație)",
+        "issued": "2026-11-21T10:00:00Z",
+        "national_number": {"issuer": "RO-CNP", "kind": "ro.cnp"},
+        "hub": {"address": "https://localhost:8443", "public_key": keys["h"]},
+        "hospitals": [
+            {"id": name, "name": name, "address": f"https://{name}:8043", "public_key": keys["a"], "issuers": [issuer]}
+            for name, issuer in (("iasi", "SF-SPIRIDON"), ("bacau", "BACAU"))
+        ],
+    }
+    environment["USMED_REGION_FILE"] = str(commands.write("region.yaml", yaml.safe_dump(manifest)))
+    environment["USMED_PRIVATE_KEY_FILE"] = str(tmp_path / "h.key")
+    environment["USMED_DATABASE_URL"] = database_url
+    return commands
+
+
+def test_a_consent_is_recorded_listed_and_withdrawn(usmed: Commands) -> None:
+    file = usmed.write("da.json", consent("RO-CNP", CNP, to="bacau", id="da-1"))
+    dry = usmed("consent", "record", "--dry-run", file)
+    assert (dry.returncode, dry.stdout) == (0, f"would record da-1 version 1 active RO-CNP:{CNP}\n")
+    assert usmed("consent", "list").stdout == ""
+    recorded = usmed("consent", "record", file, "--by", "clerk")
+    assert (recorded.returncode, recorded.stdout) == (0, f"recorded da-1 version 1 active RO-CNP:{CNP}\n")
+    listed = usmed("consent", "list", "--patient", f"RO-CNP:{CNP}").stdout
+    assert listed == f"da-1 version 1 active RO-CNP:{CNP}\n    permit: to bacau; for TREAT\n"
+    (line,) = usmed("consent", "list", "--json").stdout.splitlines()
+    assert json.loads(line)["resource"] == consent("RO-CNP", CNP, to="bacau", id="da-1")
+    for version in (2, 2):
+        assert (
+            usmed("consent", "withdraw", "da-1").stdout == f"withdrawn da-1 version {version} inactive RO-CNP:{CNP}\n"
+        )
+    again = usmed("consent", "record", file)
+    assert again.returncode == 1
+    assert "was withdrawn" in again.stderr
+    events = [json.loads(one) for one in usmed("audit", "tail", "--patient", f"RO-CNP:{CNP}").stdout.splitlines()]
+    assert [(one["detail"]["what"], one["detail"]["version"]) for one in events] == [("recorded", 1), ("withdrawn", 2)]
+    assert events[0]["agent"] == "clerk"
+
+
+def test_a_consent_recorded_again_is_its_next_version(usmed: Commands) -> None:
+    usmed("consent", "record", usmed.write("1.json", consent("BACAU", "9", to="iasi", id="c")))
+    second = usmed("consent", "record", usmed.write("2.json", consent("BACAU", "9", id="c")))
+    assert second.stdout == "recorded c version 2 active BACAU:9\n"
+    assert usmed("consent", "list").stdout == "c version 2 active BACAU:9\n    permit: to every hospital; for TREAT\n"
+    other = usmed("consent", "record", usmed.write("3.json", consent("BACAU", "8", id="c")))
+    assert other.returncode == 1
+    assert "was given under BACAU:9" in other.stderr
+
+
+def test_all_faults_of_all_files_are_said_at_once_and_nothing_is_recorded(usmed: Commands) -> None:
+    files = [
+        usmed.write("good.json", consent("RO-CNP", CNP)),
+        usmed.write("broken.json", '{"resourceType": '),
+        usmed.write("twice.json", '{"status": "active", "status": "inactive"}'),
+        usmed.write("profile.json", {**consent("RO-CNP", CNP), "verification": [], "status": "draft"}),
+        usmed.write("stranger.json", consent("RO-CNP", CNP, to="bacaw")),
+        usmed.write("issuer.json", consent("SF-SPIRIDION", "7")),
+        usmed.write("number.json", consent("RO-CNP", "1630615123458")),
+        usmed.write("past.json", consent("RO-CNP", CNP, provision={"period": {"end": "2020-01-01"}})),
+        usmed.write("inactive.json", consent("RO-CNP", CNP, status="inactive")),
+        usmed.folder / "missing.json",
+    ]
+    result = usmed("consent", "record", *files)
+    assert result.returncode == 1
+    for expected in (
+        "nothing was recorded",
+        "broken.json: not JSON",
+        "twice.json: not JSON: an object names a member twice",
+        "profile.json: not a Consent of the accepted profile",
+        "$.status: 'draft'",
+        "'verification' was unexpected",
+        "stranger.json: $.provision.actor: 'bacaw' is no hospital of the region",
+        "issuer.json: $.patient.identifier.system: no hospital of the region issues 'SF-SPIRIDION'",
+        "number.json: $.patient.identifier.value: is not a valid national number",
+        "past.json: $.provision.period.end: is in the past",
+        "inactive.json: $.status: 'inactive'",
+        "missing.json: cannot be read",
+    ):
+        assert expected in result.stderr
+    assert "good.json" not in result.stderr
+    assert "Traceback" not in result.stderr
+    assert usmed("consent", "list").stdout == ""
+
+
+def test_withdrawing_what_is_not_there(usmed: Commands) -> None:
+    result = usmed("consent", "withdraw", "nothing")
+    assert (result.returncode, result.stderr) == (1, "usmed: there is no consent 'nothing'\n")
+
+
+def test_contradictions_are_shown_to_a_person(usmed: Commands) -> None:
+    region = load_region(usmed.folder / "region.yaml")
+    database = open_database(usmed.database_url(), [CHAIN])
+    locator = Locator(database, lambda: region, Clock())
+    locator.feed(region.hospitals["iasi"], [study("1.1", ("SF-SPIRIDON", "7"), ("RO-CNP", CNP))], [])
+    locator.feed(region.hospitals["bacau"], [study("2.1", ("BACAU", "9"), ("RO-CNP", CNP), sex="F")], [])
+    database.close()
+    result = usmed("patients", "contradictions")
+    assert result.returncode == 0
+    assert result.stdout.splitlines() == [
+        f"2026-11-21 10:00 RO-CNP:{CNP}: not a valid national number, or it does not fit the birth date and sex",
+        f"    kept apart: bacau, BACAU:9, RO-CNP:{CNP}, born 19630615, sex F",
+        "1 contradiction(s)",
+    ]
+
+
+def test_audit_verify_says_unbroken_or_where_it_broke(usmed: Commands) -> None:
+    for number in (7, 8, 9):
+        usmed("consent", "record", usmed.write(f"{number}.json", consent("BACAU", str(number))))
+    good = usmed("audit", "verify")
+    assert good.returncode == 0
+    assert good.stdout.startswith("3 record(s), head ")
+    assert good.stdout.endswith(", unbroken\n")
+    database = open_database(usmed.database_url(), [])
+    with database.write() as connection:
+        connection.execute(
+            sa.text("UPDATE audit_record SET content = replace(content, 'BACAU:8', 'BACAU:7') WHERE sequence = 2")
+        )
+    database.close()
+    bad = usmed("audit", "verify")
+    assert bad.returncode == 1
+    assert bad.stderr.startswith("usmed: broken at record 2: the record was altered")
+
+
+def test_audit_verify_does_not_call_a_missing_log_unbroken(usmed: Commands) -> None:
+    result = usmed("audit", "verify", "--database", usmed.folder / "none.db")
+    assert result.returncode == 2
+    assert "does not exist" in result.stderr
+    assert not (usmed.folder / "none.db").exists()
+    del usmed.environment["USMED_DATABASE_URL"]
+    assert "name it with --database" in usmed("audit", "verify").stderr
+
+
+def test_keys_are_never_overwritten(usmed: Commands) -> None:
+    again = usmed("keys", "generate", "--out", usmed.folder / "h.key")
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
+    assert usmed("keys", "public", usmed.folder / "h.key").stdout.strip() in (usmed.folder / "region.yaml").read_text()
+
+
+def test_region_check_lists_members_or_every_fault(usmed: Commands) -> None:
+    good = usmed("region", "check", usmed.folder / "region.yaml")
+    assert good.returncode == 0
+    assert "Regiunea Moldova (demonstrație)" in good.stdout
+    assert "numbers of SF-SPIRIDON: iasi" in good.stdout
+    bad = usmed("region", "check", usmed.write("bad.yaml", "version: 0\nhub: {}\nmore: 1\nhospitals: []\n"))
+    assert bad.returncode == 2
+    for path in ("$.version", "$.more", "$.hub.public_key", "$.hospitals"):
+        assert path in bad.stderr
+
+
+def test_every_command_has_help(usmed: Commands) -> None:
+    for command in (
+        "",
+        "hub",
+        "keys generate",
+        "keys certificate",
+        "region check",
+        "audit verify",
+        "audit tail",
+        "consent record",
+        "consent withdraw",
+        "consent list",
+        "patients contradictions",
+    ):
+        result = usmed(*command.split(), "--help")
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout.startswith("usage: usmed")
+
+
+def test_the_hub_refuses_wrong_settings_all_at_once(usmed: Commands) -> None:
+    usmed.environment |= {
+        "USMED_PRIVATE_KEY_FILE": str(usmed.folder / "a.key"),
+        "USMED_MAXIMUM_BODY_BYTES": "many",
+        "USMED_DATABASE_URL_FILE": "/nowhere",
+    }
+    result = usmed("hub")
+    assert result.returncode == 2
+    assert "is not the region's hub's" in result.stderr
+    assert "USMED_MAXIMUM_BODY_BYTES" in result.stderr
+    assert "USMED_DATABASE_URL and USMED_DATABASE_URL_FILE are both given" in result.stderr
+
+
+def test_the_hub_serves_over_tls_and_stops_on_sigterm(usmed: Commands, unused_port: Callable[[], int]) -> None:
+    assert usmed("keys", "certificate", "--host", "localhost", "--out", usmed.folder / "tls.pem").returncode == 0
+    port = unused_port()
+    environment = {
+        **usmed.environment,
+        "USMED_TLS_CERTIFICATE_FILE": str(usmed.folder / "tls.pem"),
+        "USMED_TLS_PRIVATE_KEY_FILE": str(usmed.folder / "tls.pem.key"),
+        "USMED_HUB_PORT": str(port),
+    }
+    context = ssl.create_default_context(cafile=str(usmed.folder / "tls.pem"))
+    process = subprocess.Popen([sys.executable, "-m", "usmed", "hub"], cwd=usmed.folder, env=environment)
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                with urllib.request.urlopen(f"https://localhost:{port}/health", context=context, timeout=5) as answer:
+                    assert json.load(answer)["status"] == "ok"
+                break
+            except OSError:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    events = [json.loads(one) for one in usmed("audit", "tail").stdout.splitlines()]
+    assert [one["detail"]["what"] for one in events] == ["started", "stopped"]
+
+
+@pytest.fixture
+def unused_port() -> Callable[[], int]:
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return find

@@ -1,0 +1,81 @@
+"""The OpenAPI document is valid, says what the hub does, and the hub does what it says."""
+
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+from openapi_spec_validator import validate
+
+from contract.hub_region import CNP, Region, study
+from usmed.domain.canonical import canonical_json
+from usmed.hub.app import create_app
+from usmed.hub.description import description
+from usmed.hub.wsgi import OPEN_PATHS
+
+DOCS = Path(__file__).parents[2] / "docs/reference/hub-api.md"
+
+
+def test_it_is_valid_openapi_3_1() -> None:
+    validate(description())
+    assert description()["openapi"].startswith("3.1.")
+
+
+def test_its_operations_are_the_routes() -> None:
+    app = create_app(None)  # type: ignore[arg-type] # no route is called
+    routes = {
+        (rule.rule, method.lower())
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    described = {(path, method) for path, item in description()["paths"].items() for method in item}
+    assert routes == described
+    unsigned = {path for path, item in description()["paths"].items() if item.get("get", {}).get("security") == []}
+    assert unsigned == OPEN_PATHS
+
+
+def test_it_is_served_as_it_is(region: Region) -> None:
+    answer = region.client.get("/v1/openapi.yaml")
+    assert answer.content_type == "application/yaml"
+    assert yaml.safe_load(answer.text) == description()
+
+
+def test_answers_have_the_described_form(region: Region) -> None:
+    exchanges: list[tuple[str, str, dict[str, Any], int]] = [
+        ("iasi", "/v1/studies/feed", {"upsert": [study("1.1", ("SF-SPIRIDON", "7"), ("RO-CNP", CNP)), {}]}, 200),
+        ("iasi", "/v1/studies/digest", {"buckets": {}}, 200),
+        ("iasi", "/v1/studies/replace", {"bucket": "00", "records": []}, 200),
+        ("bacau", "/v1/resolve", {"identifier": {"issuer": "RO-CNP", "value": CNP}, "purpose": "TREAT"}, 200),
+        ("iasi", "/v1/consents/for", {"identifiers": [{"issuer": "RO-CNP", "value": CNP}]}, 200),
+        ("iasi", "/v1/consents/changes", {"since": 0}, 200),
+        ("iasi", "/v1/consents/changes", {"since": -1}, 400),
+        ("hub", "/v1/consents/changes", {"since": 0}, 403),
+    ]
+    given = region.permit("RO-CNP", CNP)
+    for sender, path, document, status in exchanges:
+        answer = region.send(sender, path, canonical_json(document))
+        assert answer.status_code == status
+        responses = description()["paths"][path]["post"]["responses"]
+        response = responses.get(str(status), responses["default"])
+        _validate(answer.json, response)
+    assert given
+    _validate(region.client.get("/health").json, description()["paths"]["/health"]["get"]["responses"]["200"])
+
+
+def test_examples_are_accepted(region: Region) -> None:
+    (record,) = description()["components"]["schemas"]["StudyRecord"]["examples"]
+    region.feed("iasi", record)
+
+
+def test_the_reference_names_every_operation() -> None:
+    text = DOCS.read_text("utf-8")
+    for path in description()["paths"]:
+        assert f"`{path}`" in text
+
+
+def _validate(document: Any, response: dict[str, Any]) -> None:
+    components = description()["components"]
+    if "$ref" in response:
+        response = components["responses"][response["$ref"].rpartition("/")[2]]
+    schema = {**response["content"]["application/json"]["schema"], "components": components}
+    jsonschema.Draft202012Validator(schema).validate(document)

@@ -95,5 +95,5 @@ confirm() {
 
 # Prints the comment at the top of a script, which is its help.
 print_help() {
-    sed -n '2,/^[^#]/{/^#/{s/^# \{0,1\}//;p}}' "$1"
+    awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$1"
 }

@@ -107,7 +107,8 @@ def orthanc_id(*dicom_identifiers: str) -> str:
 
     Source: Orthanc Book, "Orthanc identifiers": SHA-1 over the values joined by `|`, in five groups of eight.
     """
-    text = "|".join(part.strip(" ") for part in dicom_identifiers)
+    # Orthanc cuts the padding behind a value, but a leading space makes it another patient.
+    text = "|".join(part.rstrip(" \0") for part in dicom_identifiers)
     # SHA-1 is Orthanc's choice of a name, not a protection.
     digest = hashlib.sha1(text.encode("utf-8"), usedforsecurity=False).hexdigest()
     return "-".join(digest[i : i + 8] for i in range(0, 40, 8))

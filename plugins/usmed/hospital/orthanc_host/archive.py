@@ -1,0 +1,180 @@
+"""The archive behind the use cases: this Orthanc, through its built-in REST API."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import orthanc
+
+from usmed.domain.identifiers import is_single_value, is_uid
+from usmed.domain.lookup import Level, Query
+from usmed.hospital.archive import ArchiveError, Match, StoredInstance, Study
+from usmed.hospital.orthanc_host import rest
+
+PROVENANCE_METADATA = 5301
+"""Number of our study metadata; Orthanc leaves 1024 and above to users (Orthanc Book, "Metadata")."""
+
+_STUDY_TAGS = [
+    "IssuerOfPatientID", "ModalitiesInStudy", "NumberOfStudyRelatedInstances", "OtherPatientIDsSequence",
+]  # fmt: skip
+
+
+class OrthancArchive:
+    """Implements `usmed.hospital.archive.Archive`."""
+
+    def find(self, query: Query, *, labels: bool = False) -> list[Match]:
+        """See `Archive.find`."""
+        request = {
+            "Level": query.level.orthanc,
+            "Query": dict(query.keys),
+            "RequestedTags": list(query.tags),
+            "ResponseContent": ["RequestedTags", "Labels"] if labels else ["RequestedTags"],
+            "CaseSensitive": query.case_sensitive,
+        }
+        return [
+            Match(one["ID"], one.get("RequestedTags", {}), frozenset(one.get("Labels", ())))
+            for one in rest.post_json("/tools/find", request)
+        ]
+
+    def studies_of_patient(self, patient_id: str) -> list[Study]:
+        """See `Archive.studies_of_patient`."""
+        # A number with * or ? in it would be read as a pattern, which finds it too, and more; `==` decides.
+        return [one for one in self._studies({"PatientID": patient_id}) if one.patient_id.strip(" ") == patient_id]
+
+    def studies(self, since: int, limit: int) -> list[Study]:
+        """See `Archive.studies`."""
+        return self._studies({}, Since=since, Limit=limit)
+
+    def study(self, study_instance_uid: str) -> list[Study]:
+        """See `Archive.study`."""
+        if not is_uid(study_instance_uid):
+            return []
+        return self._studies({"StudyInstanceUID": study_instance_uid})
+
+    def study_by_orthanc_id(self, orthanc_id: str) -> Study | None:
+        """See `Archive.study_by_orthanc_id`."""
+        try:
+            uid = rest.get_json(f"/studies/{orthanc_id}")["MainDicomTags"]["StudyInstanceUID"]
+        except rest.OrthancError as error:
+            if error.code == rest.UNKNOWN_RESOURCE:
+                return None
+            raise
+        return next((one for one in self.study(uid) if one.orthanc_id == orthanc_id), None)
+
+    def instances(self, study_orthanc_id: str) -> list[StoredInstance]:
+        """See `Archive.instances`."""
+        try:
+            found = rest.get_json(f"/studies/{study_orthanc_id}/instances?expand")
+            series = {
+                one["ID"]: one["MainDicomTags"]["SeriesInstanceUID"]
+                for one in rest.get_json(f"/studies/{study_orthanc_id}/series?expand")
+            }
+            instances = [
+                StoredInstance(
+                    one["ID"],
+                    one["FileUuid"],
+                    one["MainDicomTags"]["SOPInstanceUID"],
+                    series[one["ParentSeries"]],
+                    int(one["FileSize"]),
+                )
+                for one in found
+            ]
+        except rest.OrthancError as error:
+            if error.code == rest.UNKNOWN_RESOURCE:
+                return []
+            raise
+        except KeyError as error:
+            raise ArchiveError("the study changed while it was being listed") from error
+        return sorted(instances, key=lambda one: (one.series_instance_uid, one.sop_instance_uid))
+
+    def read(self, instance_orthanc_id: str) -> bytes:
+        """See `Archive.read`."""
+        try:
+            data: bytes = orthanc.GetDicomForInstance(instance_orthanc_id)
+        except orthanc.OrthancException as error:
+            raise rest._translated(error) from error
+        return data
+
+    def store(self, dicom: bytes) -> str:
+        """See `Archive.store`."""
+        return str(json.loads(rest.post("/instances", dicom))["ParentStudy"])
+
+    def label(self, study_orthanc_id: str, *, add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
+        """See `Archive.label`."""
+        for label in add:
+            rest.put(f"/studies/{study_orthanc_id}/labels/{label}", b"")
+        for label in remove:
+            rest.delete(f"/studies/{study_orthanc_id}/labels/{label}")
+
+    def set_provenance(self, study_orthanc_id: str, provenance: Mapping[str, Any]) -> None:
+        """See `Archive.set_provenance`."""
+        rest.put(f"/studies/{study_orthanc_id}/metadata/{PROVENANCE_METADATA}", json.dumps(provenance))
+
+    def delete_study(self, study_orthanc_id: str) -> None:
+        """See `Archive.delete_study`."""
+        try:
+            rest.delete(f"/studies/{study_orthanc_id}")
+        except rest.OrthancError as error:
+            if error.code != rest.UNKNOWN_RESOURCE:
+                raise
+
+    def parent_studies(self, resource_orthanc_ids: Sequence[str]) -> list[Study]:
+        """See `Archive.parent_studies`."""
+        studies: dict[str, Study] = {}
+        for resource in resource_orthanc_ids:
+            for study_id in _study_ids(resource):
+                if study_id not in studies:
+                    study = self.study_by_orthanc_id(study_id)
+                    if study is not None:
+                        studies[study_id] = study
+        return list(studies.values())
+
+    def _studies(self, query: Mapping[str, str], **paging: int) -> list[Study]:
+        request = {
+            "Level": Level.STUDY.orthanc,
+            "Query": dict(query),
+            "CaseSensitive": True,
+            "ResponseContent": ["MainDicomTags", "Labels", "RequestedTags"],
+            "RequestedTags": [*_STUDY_TAGS, "PatientID", "PatientBirthDate", "PatientSex"],
+            **paging,
+        }
+        return [_study(one) for one in rest.post_json("/tools/find", request)]
+
+
+def _study(found: Mapping[str, Any]) -> Study:
+    tags = {**found.get("MainDicomTags", {}), **found.get("RequestedTags", {})}
+    others = tags.get("OtherPatientIDsSequence") or []
+    return Study(
+        orthanc_id=found["ID"],
+        study_instance_uid=tags.get("StudyInstanceUID", ""),
+        patient_id=tags.get("PatientID", ""),
+        issuer=tags.get("IssuerOfPatientID", ""),
+        birth_date=tags.get("PatientBirthDate", "").strip(" "),
+        sex=tags.get("PatientSex", "").strip(" "),
+        study_date=tags.get("StudyDate", ""),
+        accession_number=tags.get("AccessionNumber", ""),
+        modalities=tuple(sorted(one for one in tags.get("ModalitiesInStudy", "").split("\\") if one)),
+        labels=frozenset(found.get("Labels", ())),
+        instances=int(tags.get("NumberOfStudyRelatedInstances", 0) or 0),
+        other_identifiers=tuple(
+            (str(item.get("IssuerOfPatientID", "")), str(item["PatientID"])) for item in others if item.get("PatientID")
+        ),
+    )
+
+
+def _study_ids(resource: str) -> list[str]:
+    """Return the Orthanc identifiers of the studies that a resource of any level belongs to or holds."""
+    if not is_single_value(resource) or "/" in resource:
+        return []
+    for uri in (f"/studies/{resource}", f"/series/{resource}/study", f"/instances/{resource}/study"):
+        try:
+            return [str(rest.get_json(uri)["ID"])]
+        except rest.OrthancError as error:
+            if error.code != rest.UNKNOWN_RESOURCE:
+                raise
+    try:
+        return [str(one["ID"]) for one in rest.get_json(f"/patients/{resource}/studies")]
+    except rest.OrthancError as error:
+        if error.code != rest.UNKNOWN_RESOURCE:
+            raise
+    return []

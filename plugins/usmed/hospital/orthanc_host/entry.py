@@ -1,0 +1,178 @@
+"""Starts the plugin inside Orthanc: checks everything, then registers the callbacks."""
+
+import json
+import logging
+import signal
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import orthanc
+
+from usmed.domain.errors import ConfigurationError
+from usmed.hospital.orthanc_host import http, rest
+from usmed.hospital.orthanc_host.archive import OrthancArchive
+from usmed.hospital.orthanc_host.find import DicomFind, RegionalFind, RestFind
+from usmed.hospital.orthanc_host.guarded_routes import STOW_ALIAS, GuardedRoutes, alias_foreign_dicomweb_servers
+from usmed.hospital.orthanc_host.http_filter import HttpFilter
+from usmed.hospital.orthanc_host.logs import forward_logs
+from usmed.hospital.orthanc_host.move import DicomMove
+from usmed.hospital.orthanc_host.qido import JSON_TYPE, QidoStudies, to_multipart_xml
+from usmed.hospital.settings import read_settings
+from usmed.hospital.wiring import Node, create_node
+
+log = logging.getLogger(__name__)
+
+OLDEST_ORTHANC = (1, 12, 11)
+
+
+def start() -> None:
+    """Register everything.
+
+    Raises:
+        ConfigurationError: a setting is wrong, or Orthanc is too old. Orthanc then does not start.
+    """
+    # Embedded, Python leaves this signal alone, and a peer that hangs up would end the whole Orthanc.
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    forward_logs()
+    check_version()
+    configuration = json.loads(orthanc.GetConfiguration())
+    settings = read_settings(configuration, "Orthanc's configuration")
+    # Orthanc reads a relative path from the folder of its configuration, and makes the folder only after us.
+    storage = Path(orthanc.GetConfigurationPath()).parent / configuration.get("StorageDirectory", "OrthancStorage")
+    storage.mkdir(parents=True, exist_ok=True)
+    if not settings.federated:
+        log.warning("no hospital is configured: this node stands alone, as a plain Orthanc")
+        return
+    archive = OrthancArchive()
+    node = create_node(settings, archive, storage)
+    _register(node, archive, configuration)
+
+
+def check_version() -> None:
+    """Refuse an Orthanc whose known faults mix up patients.
+
+    Raises:
+        ConfigurationError: older than 1.12.11.
+    """
+    if not orthanc.CheckVersionAdvanced(*OLDEST_ORTHANC):
+        raise ConfigurationError(
+            "Orthanc",
+            [
+                "is older than 1.12.11. Older versions take the patient numbers 1234, _1234 and %1234 for one patient"
+                " and have known security holes; please upgrade Orthanc, then start again"
+            ],
+        )
+
+
+def _register(node: Node, archive: OrthancArchive, configuration: Mapping[str, Any]) -> None:
+    settings = node.settings
+    own_aet = configuration.get("DicomAet", "ORTHANC")
+    dicomweb = configuration.get("DicomWeb", {})
+    root = dicomweb.get("Root", "/dicom-web/").strip("/")
+    regional = RegionalFind(
+        naming=node.naming,
+        archive=archive,
+        lookup=node.lookup,
+        fetch=node.fetch,
+        pulls=node.pulls,
+        hospital_name=node.hospital_name,
+        own_aet=own_aet,
+    )
+    orthanc.RegisterFindCallback2(DicomFind(regional, _own_aets(node)))
+    move = DicomMove(
+        naming=node.naming,
+        archive=archive,
+        lookup=node.lookup,
+        fetch=node.fetch,
+        pulls=node.pulls,
+        outbound=node.outbound,
+        retention=node.retention,
+        is_own_aet=_own_aets(node),
+        wait_s=settings.Pull.WaitSeconds,
+    )
+    orthanc.RegisterMoveCallback3(move.create, move.size, move.apply, move.free)
+    find = RestFind(regional)
+    http.register("/tools/find", lambda request: _tools_find(find, request))
+    qido = QidoStudies(regional, False)
+    http.register(f"/{root}/studies", lambda request: _qido(qido, root, request))
+    for pattern, handler in GuardedRoutes(node.outbound, node.naming, root).routes().items():
+        http.register(pattern, handler)
+    http.mount("/usmed", node.pages.wsgi_app)
+    http_filter = HttpFilter(
+        archive=archive,
+        fetch=node.fetch,
+        pulls=node.pulls,
+        retention=node.retention,
+        dicomweb_root=root,
+        remote_ids=find.remote_ids,
+    )
+    alias = f"/{root}/servers/{STOW_ALIAS}"
+
+    def filter_request(uri: str, **request: Any) -> bool:
+        if uri.startswith(alias):
+            return False
+        headers = request.get("headers", {})
+        return http_filter.admit(
+            request["method"].name if hasattr(request["method"], "name") else str(request["method"]),
+            uri,
+            request.get("get", {}),
+            http.user_of(headers),
+        )
+
+    orthanc.RegisterIncomingHttpRequestFilter(filter_request)
+    orthanc.ExtendOrthancExplorer(files(__package__).joinpath("explorer.js").read_text("utf-8"))
+    orthanc.RegisterOnChangeCallback(_Changes(node, archive, root, dicomweb.get("Servers", {})))
+
+
+def _tools_find(find: RestFind, request: http.HttpRequest) -> http.Answer:
+    if request.method != "POST":
+        return http.Answer(405)
+    return http.Answer(200, find(request.body, request.agent))
+
+
+def _qido(qido: QidoStudies, root: str, request: http.HttpRequest) -> http.Answer:
+    if request.method != "GET":
+        return http.Answer(405)
+    host = request.headers.get("host", "localhost")
+    found = qido.search(request.arguments, f"http://{host}/{root}", request.agent)
+    if "xml" in request.headers.get("accept", "") and "json" not in request.headers["accept"]:
+        kind, body = to_multipart_xml(found)
+        return http.Answer(200, body, kind)
+    return http.Answer(200, json.dumps(found, ensure_ascii=False).encode("utf-8"), JSON_TYPE)
+
+
+def _own_aets(node: Node) -> Callable[[str], bool]:
+    """Return what tells whether an AE title is one of this hospital's systems."""
+
+    def is_own(aet: str) -> bool:
+        modalities = rest.get_json("/modalities?expand")
+        return any(one["AET"] == aet and name in node.settings.Own.Modalities for name, one in modalities.items())
+
+    return is_own
+
+
+class _Changes:
+    """What Orthanc tells on its own thread. Nothing here may take long."""
+
+    def __init__(self, node: Node, archive: OrthancArchive, root: str, servers: Mapping[str, Any]) -> None:
+        self._node = node
+        self._archive = archive
+        self._root = root
+        self._servers = servers
+
+    def __call__(self, change: Any, level: Any, resource: str) -> None:
+        kinds = orthanc.ChangeType
+        if change == kinds.STABLE_STUDY:
+            self._node.feed.stable(resource)
+        elif change == kinds.DELETED and level == orthanc.ResourceType.STUDY:
+            self._node.feed.deleted()
+        elif change == kinds.ORTHANC_STARTED:
+            self._started()
+        elif change == kinds.ORTHANC_STOPPED:
+            self._node.stop()
+
+    def _started(self) -> None:
+        alias_foreign_dicomweb_servers(self._node.outbound, self._root, dict(self._servers))
+        self._node.start()

@@ -1,0 +1,155 @@
+"""Orthanc's routes that send images away, each behind the consent check of `usmed.hospital.outbound`.
+
+Own destinations go through as ever. For a foreign one every study is decided; if one may not go, nothing goes.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+from usmed.domain.errors import PeerDataError, RefusedError
+from usmed.domain.identifiers import Naming
+from usmed.domain.study_record import is_date
+from usmed.hospital.archive import Study
+from usmed.hospital.filing import patient_and_study
+from usmed.hospital.orthanc_host import rest
+from usmed.hospital.orthanc_host.http import Answer, HttpRequest
+from usmed.hospital.outbound import Kind, Outbound
+from usmed.hospital.settings import modality_allows_get
+
+STOW_ALIAS = "usmed-checked-"
+"""Prefix of the second name under which the DICOMweb plugin knows a foreign server. Requests that passed the check go
+to that name, because the address with the real name is ours; no request from outside may use it."""
+
+_EXPORTING_JOBS = {"DicomModalityStore", "OrthancPeerStore", "DicomWebStowClient", "PushTransfer"}
+
+
+class GuardedRoutes:
+    """The routes and what they do."""
+
+    def __init__(self, outbound: Outbound, naming: Naming, dicomweb_root: str) -> None:
+        self._outbound = outbound
+        self._naming = naming
+        self._dicomweb_root = dicomweb_root
+
+    def routes(self) -> dict[str, Callable[[HttpRequest], Answer]]:
+        """Return regular expressions of addresses, each with its handler."""
+        root = self._dicomweb_root
+        return {
+            "/modalities/([^/]+)": self._modality,
+            "/modalities/([^/]+)/store": lambda request: self._store(request, Kind.MODALITY),
+            "/modalities/([^/]+)/store-straight": lambda request: self._store_straight(request, Kind.MODALITY),
+            "/peers/([^/]+)/store": lambda request: self._store(request, Kind.PEER),
+            "/peers/([^/]+)/store-straight": lambda request: self._store_straight(request, Kind.PEER),
+            "/jobs/([^/]+)/resubmit": self._resubmit,
+            f"/{root}/servers/((?!{STOW_ALIAS})[^/]+)/stow": self._stow,
+        }
+
+    def _store(self, request: HttpRequest, kind: Kind) -> Answer:
+        if request.method != "POST":
+            return Answer(405)
+        self._outbound.check_resources(
+            self._outbound.destination(kind, request.groups[0]), _resources(request.body), request.agent
+        )
+        return Answer(200, rest.post(request.uri, request.body))
+
+    def _store_straight(self, request: HttpRequest, kind: Kind) -> Answer:
+        if request.method != "POST":
+            return Answer(405)
+        destination = self._outbound.destination(kind, request.groups[0])
+        if not destination.own:
+            self._outbound.check_studies(destination, [self._study_of(request.body)], request.agent)
+        return Answer(200, rest.post(request.uri, request.body))
+
+    def _stow(self, request: HttpRequest) -> Answer:
+        if request.method != "POST":
+            return Answer(405)
+        name = request.groups[0]
+        destination = self._outbound.destination(Kind.DICOMWEB, name)
+        self._outbound.check_resources(destination, _resources(request.body), request.agent)
+        return Answer(
+            200, rest.post_to_plugins(f"/{self._dicomweb_root}/servers/{STOW_ALIAS}{name}/stow", request.body)
+        )
+
+    def _modality(self, request: HttpRequest) -> Answer:
+        """Changing a modality must not open C-GET, which nothing checks, to a foreign system."""
+        if request.method == "GET":
+            return Answer(200, rest.get(request.uri))
+        if request.method == "DELETE":
+            rest.delete(request.uri)
+            return Answer(200, b"")
+        if request.method != "PUT":
+            return Answer(405)
+        name = request.groups[0]
+        if not self._outbound.destination(Kind.MODALITY, name).own and modality_allows_get(_parsed(request.body)):
+            raise RefusedError(
+                "foreign-get",
+                f'{name} is not in Usmed.Own.Modalities, so it needs "AllowGet": false in the long form'
+                ' {"AET": ..., "Host": ..., "Port": ..., "AllowGet": false}',
+            )
+        return Answer(200, rest.put(request.uri, request.body))
+
+    def _resubmit(self, request: HttpRequest) -> Answer:
+        if request.method != "POST":
+            return Answer(405)
+        job = rest.get_json(f"/jobs/{request.groups[0]}")
+        if job.get("Type") in _EXPORTING_JOBS:
+            raise RefusedError(
+                "resubmit", "a job that sends images is not repeated: send them anew, so that consent is checked"
+            )
+        return Answer(200, rest.post(request.uri, request.body))
+
+    def _study_of(self, dicom: bytes) -> Study:
+        patient_id, issuer, study, study_date, modality = patient_and_study(dicom)
+        return Study(
+            orthanc_id="",
+            study_instance_uid=study,
+            patient_id=patient_id,
+            issuer=issuer,
+            birth_date="",
+            sex="",
+            study_date=study_date if is_date(study_date) else "",
+            accession_number="",
+            modalities=(modality,) if modality else (),
+            labels=frozenset(),
+            instances=1,
+            other_identifiers=(),
+        )
+
+
+def alias_foreign_dicomweb_servers(outbound: Outbound, dicomweb_root: str, configured: dict[str, Any]) -> None:
+    """Tell the DICOMweb plugin a second name for every configured server; see `STOW_ALIAS`."""
+    for name, server in configured.items():
+        document = server if isinstance(server, dict) else _short_form(server)
+        rest.put_to_plugins(f"/{dicomweb_root}/servers/{quote(STOW_ALIAS + name)}", json.dumps(document))
+
+
+def _short_form(server: Any) -> dict[str, Any]:
+    """Expand `["url", "user", "password"]` (Orthanc Book, DICOMweb plugin)."""
+    return dict(zip(("Url", "Username", "Password"), [server] if isinstance(server, str) else server, strict=False))
+
+
+def _resources(body: bytes) -> list[str]:
+    """Return the Orthanc identifiers that a store request names (Orthanc Book, "Sending one resource").
+
+    Raises:
+        PeerDataError: it names none.
+    """
+    text = body.decode("utf-8", "replace").strip()
+    if text[:1] not in ("{", "[", '"'):
+        found: Any = [text]
+    else:
+        document = _parsed(body)
+        found = document.get("Resources", []) if isinstance(document, dict) else document
+        found = [found] if isinstance(found, str) else found
+    if not isinstance(found, list) or not found or not all(isinstance(one, str) and one for one in found):
+        raise PeerDataError("the body names no resource to send")
+    return found
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError as error:
+        raise PeerDataError("the body is not JSON") from error

@@ -1,0 +1,161 @@
+"""Orthanc's REST callbacks as plain requests and answers, and as WSGI calls."""
+
+import base64
+import binascii
+import io
+import json
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+from wsgiref.types import WSGIApplication
+
+import orthanc
+
+from usmed.domain.errors import IdentityConflictError, PeerDataError, RefusedError, TransportError, UsmedError
+from usmed.hospital.orthanc_host import rest
+
+log = logging.getLogger(__name__)
+
+_REASONS = {200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
+            409: "Conflict", 500: "Internal Server Error", 503: "Service Unavailable"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request as Orthanc hands it over; header names are in lower case."""
+
+    method: str
+    uri: str
+    groups: tuple[str, ...]
+    arguments: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def agent(self) -> str:
+        """Return who asks: the user that Orthanc has authenticated."""
+        return user_of(self.headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer; the body of an error is JSON."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def user_of(headers: Mapping[str, str]) -> str:
+    """Return the user name of HTTP basic authentication, which Orthanc has checked; empty without."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return "http"
+    try:
+        return base64.b64decode(token).decode("utf-8").partition(":")[0] or "http"
+    except (binascii.Error, UnicodeDecodeError):
+        return "http"
+
+
+def json_answer(document: Any, status: int = 200) -> Answer:
+    """Return a JSON answer."""
+    return Answer(status, json.dumps(document, ensure_ascii=False).encode("utf-8"))
+
+
+def register(pattern: str, handler: Callable[[HttpRequest], Answer]) -> None:
+    """Take an address of Orthanc's HTTP server.
+
+    Args:
+        pattern: regular expression of the whole path.
+        handler: our errors become 4xx and 5xx with a message; Orthanc's own become what its own route answers.
+    """
+
+    def callback(output: Any, uri: str, **request: Any) -> None:
+        try:
+            answer = handler(
+                HttpRequest(
+                    method=request["method"],
+                    uri=uri,
+                    groups=tuple(request.get("groups", ())),
+                    arguments=request.get("get", {}),
+                    headers=request.get("headers", {}),
+                    body=request.get("body", b"") or b"",
+                )
+            )
+        except rest.OrthancError as error:
+            # Orthanc turns it into the same status and body that its own route would have given.
+            raise orthanc.OrthancException(error.code, str(error)) from error
+        except UsmedError as error:
+            answer = json_answer({"error": type(error).__name__, "message": str(error)}, _status(error))
+        _send(output, answer)
+
+    orthanc.RegisterRestCallback(pattern, callback)
+
+
+def _status(error: UsmedError) -> int:
+    if isinstance(error, PeerDataError):
+        return 400
+    if isinstance(error, RefusedError):
+        return 403
+    if isinstance(error, IdentityConflictError):
+        return 409
+    return 503 if isinstance(error, TransportError) else 500
+
+
+def _send(output: Any, answer: Answer) -> None:
+    for name, value in answer.headers.items():
+        output.SetHttpHeader(name, value)
+    if answer.status == 200:
+        output.AnswerBuffer(answer.body, answer.content_type)
+    elif answer.status == 405:
+        output.SendMethodNotAllowed("GET,POST,PUT,DELETE")
+    else:
+        output.SetHttpHeader("Content-Type", answer.content_type)
+        output.SendHttpStatus(answer.status, answer.body)
+
+
+def mount(prefix: str, application: WSGIApplication) -> None:
+    """Serve a WSGI application below a prefix of Orthanc's HTTP server, behind its authentication."""
+
+    def handle(request: HttpRequest) -> Answer:
+        return _call_wsgi(application, prefix, request)
+
+    register(f"{prefix}(/.*)?", handle)
+
+
+def _call_wsgi(application: WSGIApplication, prefix: str, request: HttpRequest) -> Answer:
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": prefix,
+        "PATH_INFO": request.uri[len(prefix) :],
+        "QUERY_STRING": urlencode(request.arguments),
+        "CONTENT_TYPE": request.headers.get("content-type", ""),
+        "CONTENT_LENGTH": str(len(request.body)),
+        "SERVER_NAME": request.headers.get("host", "localhost").partition(":")[0],
+        "SERVER_PORT": request.headers.get("host", "").partition(":")[2] or "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_USER": request.agent,
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(request.body),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+        **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in request.headers.items()},
+    }
+    head: list[Any] = []
+
+    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
+        head[:] = [int(status[:3]), dict(headers)]
+        return lambda data: None
+
+    body = b"".join(application(environ, start_response))
+    status, headers = head
+    kind = headers.pop("Content-Type", "application/octet-stream")
+    headers.pop("Content-Length", None)
+    return Answer(status, body, kind, headers)

@@ -1,0 +1,286 @@
+"""The C-MOVE service class provider (PS3.4 C.4.2): what is not here yet is pulled and sent in the same request.
+
+Instances are sent by Orthanc's own store job, in batches: all at once for a study that is here, as they arrive for
+one that is on its way. Each sub-operation is answered when it is done, so the counts are the true ones.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import orthanc
+
+from usmed.domain.errors import RefusedError, UsmedError
+from usmed.domain.identifiers import Naming, is_single_value, orthanc_id
+from usmed.domain.lookup import Level, Query, Selector
+from usmed.domain.pull import State
+from usmed.hospital.archive import Archive
+from usmed.hospital.fetch import Fetch
+from usmed.hospital.lookup import FederatedLookup
+from usmed.hospital.orthanc_host import rest
+from usmed.hospital.outbound import Kind, Outbound
+from usmed.hospital.pulls import Pulls
+from usmed.hospital.retention import Retention
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.002
+JOB_PRIORITY = 10
+"""Above Orthanc's default of 0: somebody waits for a C-MOVE."""
+
+_KEYS = ("PatientID", "AccessionNumber", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+
+
+@dataclass
+class _Move:
+    """One C-MOVE under way."""
+
+    target: str
+    originator: str
+    message_id: int
+    size: int
+    ready: Callable[[int], list[str]]
+    sent: int = 0
+    submitted: int = 0
+    job: str = ""
+    job_start: int = 0
+    job_size: int = 0
+    failures_told: int = 0
+    abandoned: bool = field(default=False)
+
+
+class DicomMove:
+    """Orthanc calls `create`, `size`, then `apply` once for each sub-operation, then `free`."""
+
+    def __init__(
+        self,
+        *,
+        naming: Naming,
+        archive: Archive,
+        lookup: FederatedLookup | None,
+        fetch: Fetch | None,
+        pulls: Pulls | None,
+        outbound: Outbound | None,
+        retention: Retention | None,
+        is_own_aet: Callable[[str], bool],
+        wait_s: float,
+    ) -> None:
+        self._naming = naming
+        self._archive = archive
+        self._lookup = lookup
+        self._fetch = fetch
+        self._pulls = pulls
+        self._outbound = outbound
+        self._retention = retention
+        self._is_own_aet = is_own_aet
+        self._wait_s = wait_s
+
+    def create(self, connection: Any, **request: Any) -> _Move:
+        """Find out what is to be sent, and whether it may go there.
+
+        Raises:
+            OrthancException: unknown destination, nothing to send, or not permitted: Orthanc answers a failure status.
+        """
+        originator, target_aet = connection.GetConnectionRemoteAet(), request["TargetAET"]
+        target = _modality_of(target_aet)
+        if target is None:
+            raise orthanc.OrthancException(17, f"C-MOVE to the unknown destination {target_aet}")
+        level = Level.IMAGE if request["Level"] == "INSTANCE" else Level(request["Level"])
+        keys = {name: str(request.get(name) or "") for name in _KEYS}
+        studies = self._here_or_arriving(level, keys, originator)
+        ids = [self._ids(level, keys, study) for study in studies]
+        if self._outbound is not None:
+            destination = self._outbound.destination(Kind.MODALITY, target)
+            if not destination.own:
+                for study in studies:
+                    self._settle(study)
+                try:
+                    self._outbound.check_resources(
+                        destination, [one for ready, _ in ids for one in ready(0)], originator
+                    )
+                except UsmedError as error:
+                    log.warning("C-MOVE to %s refused: %s", target, error)
+                    raise orthanc.OrthancException(-1, str(error)) from error
+        size = sum(count for _, count in ids)
+
+        def ready(start: int) -> list[str]:
+            everything = [one for source, _ in ids for one in source(0)]
+            return everything[start:]
+
+        return _Move(target, originator, int(request["OriginatorID"]), size, ready)
+
+    def size(self, move: _Move) -> int:
+        """Return the number of sub-operations."""
+        return move.size
+
+    def apply(self, move: _Move) -> int:
+        """Do one sub-operation; return an Orthanc error code."""
+        index = move.sent
+        move.sent += 1
+        try:
+            self._ensure_submitted(move, index)
+            return _ok() if self._wait_for(move, index) else _failed()
+        except UsmedError as error:
+            move.abandoned = True
+            log.warning("C-MOVE to %s: instance %d of %d was not sent: %s", move.target, index + 1, move.size, error)
+            return _failed()
+
+    def free(self, move: _Move) -> None:
+        """The request is over, perhaps cut short by the other side."""
+        if move.job and move.sent < move.size:
+            try:
+                rest.post(f"/jobs/{move.job}/cancel", "{}")
+            except rest.OrthancError as error:
+                log.info("job %s could not be cancelled: %s", move.job, error)
+
+    def _ensure_submitted(self, move: _Move, index: int) -> None:
+        if index < move.submitted:
+            return
+        if move.abandoned:
+            raise RefusedError("abandoned", "an earlier part failed")
+        end = time.monotonic() + self._wait_s
+        while not (batch := move.ready(move.submitted)):
+            if time.monotonic() > end:
+                raise RefusedError("late", f"the study did not arrive within {self._wait_s:g} s")
+            time.sleep(0.02)
+        answer = rest.post_json(
+            f"/modalities/{quote(move.target, safe='')}/store",
+            {
+                "Resources": batch,
+                "Asynchronous": True,
+                "Permissive": True,
+                "Priority": JOB_PRIORITY,
+                "MoveOriginatorAet": move.originator,
+                "MoveOriginatorID": move.message_id,
+            },
+        )
+        move.job, move.job_start, move.job_size = answer["ID"], move.submitted, len(batch)
+        move.failures_told = 0
+        move.submitted += len(batch)
+
+    def _wait_for(self, move: _Move, index: int) -> bool:
+        """Wait until the job has come past this instance; tell whether it went.
+
+        The job says how many failed, not which: the failures are told for the first instances after they happened,
+        so that the totals are right at every moment.
+        """
+        position = index - move.job_start
+        while True:
+            job = rest.get_json(f"/jobs/{move.job}")
+            done = job["Progress"] * move.job_size // 100
+            failed = int(job["Content"].get("FailedInstancesCount", 0))
+            if job["State"] in ("Success", "Failure"):
+                done = move.job_size
+                if job["State"] == "Failure" and not failed:
+                    failed = move.job_size
+            if position < done:
+                if failed > move.failures_told:
+                    move.failures_told += 1
+                    return False
+                return True
+            time.sleep(POLL_S)
+
+    def _here_or_arriving(self, level: Level, keys: dict[str, str], agent: str) -> list[str]:
+        """Return the Study Instance UIDs that the request is about, after having asked for those that are elsewhere."""
+        if keys["StudyInstanceUID"]:
+            studies = [uid for uid in keys["StudyInstanceUID"].split("\\") if uid]
+        else:
+            query = {name: value for name, value in keys.items() if value}
+            found = self._archive.find(Query(level, query, ("StudyInstanceUID",)))
+            studies = list(dict.fromkeys(str(one.tags.get("StudyInstanceUID", "")) for one in found))
+            studies += [uid for uid in self._elsewhere(level, keys, agent) if uid not in studies]
+        for uid in studies:
+            if self._retention is not None:
+                self._retention.used(uid)
+            if self._fetch is not None and self._pulls is not None and self._needs_pull(uid):
+                self._fetch.begin(uid, agent)
+        return studies
+
+    def _needs_pull(self, uid: str) -> bool:
+        assert self._pulls is not None
+        return self._pulls.arriving(uid) is not None or not self._archive.study(uid)
+
+    def _elsewhere(self, level: Level, keys: dict[str, str], agent: str) -> list[str]:
+        """Return the patient's studies at other hospitals, for a request that names no study."""
+        if self._lookup is None or level not in (Level.PATIENT, Level.STUDY):
+            return []
+        query = Query(Level.STUDY, {name: value for name, value in keys.items() if value})
+        selector: Selector | None = self._lookup.select(query)
+        if selector is None or not any(is_single_value(value) for value in query.keys.values()):
+            return []
+        return [one.study_instance_uid for one in self._lookup.find(query, selector, agent).answers]
+
+    def _settle(self, uid: str) -> None:
+        """Wait until the study is here whole."""
+        if self._pulls is not None and self._pulls.arriving(uid) is not None:
+            self._pulls.wait(uid, self._wait_s)
+
+    def _ids(self, level: Level, keys: dict[str, str], uid: str) -> tuple[Callable[[int], list[str]], int]:
+        """Return what gives the Orthanc identifiers to send, in order, as far as they are here; and how many in all."""
+        if self._pulls is None or self._pulls.arriving(uid) is None:
+            return _fixed(self._local_ids(level, keys, uid))
+        return self._arriving_ids(level, keys, uid)
+
+    def _local_ids(self, level: Level, keys: dict[str, str], uid: str) -> list[str]:
+        query = {name: value for name, value in keys.items() if value and name != "AccessionNumber"}
+        if level is Level.STUDY and keys["AccessionNumber"]:
+            query["AccessionNumber"] = keys["AccessionNumber"]
+        query["StudyInstanceUID"] = uid
+        return [one.orthanc_id for one in self._archive.find(Query(Level.IMAGE, query))]
+
+    def _arriving_ids(self, level: Level, keys: dict[str, str], uid: str) -> tuple[Callable[[int], list[str]], int]:
+        assert self._pulls is not None
+        end = time.monotonic() + self._wait_s
+        while (progress := self._pulls.progress(uid)) is None or progress.manifest is None:
+            row = self._pulls.row(uid)
+            if row is not None and row.state is State.COMPLETE:
+                return _fixed(self._local_ids(level, keys, uid))
+            if row is None or row.state in (State.REFUSED, State.FAILED) or time.monotonic() > end:
+                return _fixed([])
+            time.sleep(0.005)
+        entries, patient = progress.manifest.entries, progress.row.patient_id
+        wanted_series = set(filter(None, keys["SeriesInstanceUID"].split("\\")))
+        wanted_sops = set(filter(None, keys["SOPInstanceUID"].split("\\")))
+        chosen = [
+            index
+            for index, entry in enumerate(entries)
+            if (not wanted_series or entry.series_instance_uid in wanted_series)
+            and (not wanted_sops or entry.sop_instance_uid in wanted_sops)
+        ]
+        order: list[str] = []
+        given: set[int] = set()
+
+        def ready(start: int) -> list[str]:
+            row = self._pulls.row(uid) if self._pulls is not None and progress.done else None
+            if row is not None and row.state in (State.REFUSED, State.FAILED):
+                raise RefusedError("not-here", row.reason)
+            for index in chosen:
+                if index not in given and progress.verified[index]:
+                    given.add(index)
+                    entry = entries[index]
+                    order.append(orthanc_id(patient, uid, entry.series_instance_uid, entry.sop_instance_uid))
+            return order[start:]
+
+        return ready, len(chosen)
+
+
+def _modality_of(aet: str) -> str | None:
+    for name, modality in rest.get_json("/modalities?expand").items():
+        if modality["AET"] == aet:
+            return str(name)
+    return None
+
+
+def _fixed(ids: list[str]) -> tuple[Callable[[int], list[str]], int]:
+    return (lambda start: ids[start:]), len(ids)
+
+
+def _ok() -> int:
+    return int(orthanc.ErrorCode.SUCCESS)
+
+
+def _failed() -> int:
+    return int(orthanc.ErrorCode.NETWORK_PROTOCOL)

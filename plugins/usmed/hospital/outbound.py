@@ -1,0 +1,136 @@
+"""Every other way out of the hospital passes the same check as a pull: sending by REST, DICOMweb and C-MOVE.
+
+A destination is the hospital's own, or foreign: of another hospital of the region, or unknown. Own ones get what
+they always got. What goes to any other is decided study by study from the patient's consents.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
+from usmed.domain.consent import Purpose
+from usmed.domain.errors import PeerDataError, RefusedError
+from usmed.domain.identifiers import Naming
+from usmed.hospital.archive import Archive, Study
+from usmed.hospital.release import Release
+from usmed.hospital.settings import ForeignSettings, OwnSettings
+from usmed.hospital.store import PullStore
+from usmed.platform.audit_log import AuditLog
+
+
+class Kind(StrEnum):
+    """What sort of system a destination is; the value is the name in the settings."""
+
+    MODALITY = "Modalities"
+    PEER = "Peers"
+    DICOMWEB = "DicomWebServers"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where images would go.
+
+    Attributes:
+        kind, name: as in Orthanc's configuration.
+        own: it belongs to this hospital.
+        hospital: the region's hospital it belongs to, or None if nobody said so.
+    """
+
+    kind: Kind
+    name: str
+    own: bool
+    hospital: str | None
+
+
+class Outbound:
+    """Checks what leaves."""
+
+    def __init__(
+        self,
+        *,
+        hospital: str,
+        naming: Naming,
+        archive: Archive,
+        release: Release,
+        pulls: PullStore,
+        audit: AuditLog,
+        clock: Callable[[], datetime],
+        own: OwnSettings,
+        foreign: ForeignSettings,
+    ) -> None:
+        self._hospital = hospital
+        self._naming = naming
+        self._archive = archive
+        self._release = release
+        self._pulls = pulls
+        self._audit = audit
+        self._clock = clock
+        self._own = own
+        self._foreign = foreign
+
+    def destination(self, kind: Kind, name: str) -> Destination:
+        """Classify a destination; one that no setting names is foreign."""
+        own = name in getattr(self._own, kind.value)
+        return Destination(kind, name, own, getattr(self._foreign, kind.value).get(name))
+
+    def check_resources(self, destination: Destination, orthanc_ids: Iterable[str], agent: str) -> None:
+        """Let resources go, or not: all of them or none.
+
+        Args:
+            destination: where they would go.
+            orthanc_ids: patients, studies, series or instances.
+            agent: who sends.
+
+        Raises:
+            RefusedError: at least one study may not go there.
+        """
+        if not destination.own:
+            self.check_studies(destination, self._archive.parent_studies(list(orthanc_ids)), agent)
+
+    def check_studies(self, destination: Destination, studies: Iterable[Study], agent: str) -> None:
+        """As `check_resources`, for studies.
+
+        Raises:
+            RefusedError: at least one study may not go there.
+        """
+        if destination.own:
+            return
+        refused = []
+        for study in studies:
+            decision = self._release.decide(study, self._source(study), destination.hospital, Purpose.TREAT)
+            self._audit.append(
+                AuditEvent(
+                    at=self._clock(),
+                    event=AuditEventType.RELEASE,
+                    agent=agent,
+                    peer=destination.hospital or f"{destination.kind}:{destination.name}",
+                    patient=self._patient(study),
+                    study_instance_uid=study.study_instance_uid,
+                    outcome=Outcome.SUCCESS if decision.permitted else Outcome.DENIED,
+                    reason=decision.reason,
+                    detail={"consent": decision.consent_id, "destination": destination.name},
+                )
+            ).wait()
+            if not decision.permitted:
+                refused.append(f"{study.study_instance_uid} ({decision.reason})")
+        if refused:
+            raise RefusedError(
+                "no-consent",
+                f"{destination.name} is not a system of this hospital, and without the patient's consent nothing goes"
+                f" there: {'; '.join(refused[:10])}. If it is one of ours, an administrator lists it under"
+                f" Usmed.Own.{destination.kind}.",
+            )
+
+    def _source(self, study: Study) -> str:
+        if study.is_guest:
+            row = self._pulls.get(study.study_instance_uid)
+            return row.source if row else ""
+        return self._hospital
+
+    def _patient(self, study: Study) -> str:
+        try:
+            return str(study.identifier(self._naming))
+        except PeerDataError:
+            return ""

@@ -1,0 +1,339 @@
+"""Enforcement at the source: what this hospital shows and sends to another, decided study by study.
+
+Without permission every answer is the one for an unknown patient. The decision rests on whose the study is by
+its own DICOM identifiers and on that patient's consents, never on what the requester says about the patient.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
+from usmed.domain.canonical import sha256_hex
+from usmed.domain.consent import AccessRequest, Decision, Purpose, decide
+from usmed.domain.errors import PeerDataError, RefusedError
+from usmed.domain.identifiers import Naming, PatientIdentifier, is_uid
+from usmed.domain.lookup import Level, Query
+from usmed.domain.manifest import ManifestEntry, StudyManifest, frame_end, frame_header
+from usmed.domain.study_record import parse_identifier
+from usmed.hospital.archive import Archive, StoredInstance, Study
+from usmed.hospital.consents import Consents, ConsentUnknownError
+from usmed.platform.audit_log import AuditLog
+
+log = logging.getLogger(__name__)
+
+MAXIMUM_IDENTIFIERS = 50
+MAXIMUM_TAGS = 200
+UNKNOWN = "there is no such study, or no permission for it"
+
+
+@dataclass(frozen=True, slots=True)
+class Permitted:
+    """A study that may go to the requester, and whose it is."""
+
+    study: Study
+    identifier: PatientIdentifier
+    decision: Decision
+
+
+class Release:
+    """Answers the other hospitals."""
+
+    def __init__(
+        self,
+        *,
+        hospital: str,
+        naming: Naming,
+        archive: Archive,
+        consents: Consents,
+        audit: AuditLog,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._hospital = hospital
+        self._naming = naming
+        self._archive = archive
+        self._consents = consents
+        self._audit = audit
+        self._clock = clock
+        self._digests = _DigestCache()
+
+    def lookup(self, sender: str, document: Any) -> dict[str, Any]:
+        """Answer a lookup of another hospital.
+
+        Args:
+            sender: the requesting hospital, verified.
+            document: the request's JSON.
+
+        Returns:
+            `{"answers": [...]}`; empty for an unknown patient and for one who has not agreed alike.
+
+        Raises:
+            PeerDataError: the request is malformed.
+        """
+        request = _read_lookup(document)
+        permitted = self._permitted(sender, request.identifiers, request.study_instance_uid, request.purpose)
+        answers = []
+        for one in permitted:
+            query = Query(
+                request.level,
+                {**request.keys, "PatientID": one.study.patient_id, "StudyInstanceUID": one.study.study_instance_uid},
+                request.tags,
+                request.case_sensitive,
+            )
+            if not _names(request.keys, one.study.study_instance_uid):
+                continue
+            for match in self._archive.find(query):
+                answers.append(
+                    {
+                        "identifier": {"issuer": one.identifier.issuer, "value": one.identifier.value},
+                        "study_instance_uid": one.study.study_instance_uid,
+                        "instances": one.study.instances,
+                        "tags": {**match.tags, "StudyInstanceUID": one.study.study_instance_uid},
+                    }
+                )
+        self._audit.append(
+            AuditEvent(
+                at=self._clock(),
+                event=AuditEventType.LOOKUP,
+                agent=sender,
+                peer=sender,
+                patient=str(permitted[0].identifier if permitted else next(iter(request.identifiers), "")),
+                study_instance_uid=request.study_instance_uid,
+                outcome=Outcome.SUCCESS if permitted else Outcome.DENIED,
+                detail={"level": request.level.value, "answers": len(answers)},
+            )
+        ).wait()
+        return {"answers": answers}
+
+    def manifest(self, sender: str, document: Any) -> StudyManifest:
+        """Say what exactly would be sent of one study.
+
+        Raises:
+            PeerDataError: the request is malformed.
+            RefusedError: no such study, or no permission: the same answer for both.
+        """
+        uid, identifiers, purpose = _read_study_request(document)
+        one = self._one(sender, uid, identifiers, purpose)
+        stored = self._archive.instances(one.study.orthanc_id)
+        entries = []
+        for instance in stored:
+            size, digest = self._digests.get(instance.file_uuid) or self._digest(instance)
+            entries.append(ManifestEntry(instance.sop_instance_uid, instance.series_instance_uid, size, digest))
+        return StudyManifest(
+            source=self._hospital,
+            requester=sender,
+            study_instance_uid=uid,
+            identifier=one.identifier,
+            birth_date=one.study.birth_date,
+            sex=one.study.sex,
+            consent_id=one.decision.consent_id,
+            entries=tuple(entries),
+        )
+
+    def stream(self, sender: str, document: Any) -> Iterator[bytes]:
+        """Send instances of one study, as frames of `domain.manifest`, in the order asked for.
+
+        The permission is checked and the release is on disk in the audit log before the first byte leaves.
+
+        Raises:
+            PeerDataError: the request is malformed.
+            RefusedError: no such study or instance, or no permission.
+        """
+        uid, identifiers, purpose = _read_study_request(document)
+        wanted = document.get("instances")
+        if not isinstance(wanted, list) or not wanted:
+            raise PeerDataError("instances: must be a list of [index, SOP Instance UID]")
+        one = self._one(sender, uid, identifiers, purpose)
+        by_uid = {stored.sop_instance_uid: stored for stored in self._archive.instances(one.study.orthanc_id)}
+        try:
+            chosen = [(int(index), by_uid[sop]) for index, sop in wanted]
+        except (TypeError, ValueError) as error:
+            raise PeerDataError("instances: must be a list of [index, SOP Instance UID]") from error
+        except KeyError as error:
+            raise RefusedError("unknown", UNKNOWN) from error
+        self._audit.append(
+            AuditEvent(
+                at=self._clock(),
+                event=AuditEventType.RELEASE,
+                agent=sender,
+                peer=sender,
+                patient=str(one.identifier),
+                study_instance_uid=uid,
+                reason=one.decision.reason,
+                detail={"consent": one.decision.consent_id, "instances": len(chosen), "purpose": purpose.value},
+            )
+        ).wait()
+        return self._frames([(index, stored.orthanc_id) for index, stored in chosen])
+
+    def decide(self, study: Study, source: str, recipient: str | None, purpose: Purpose) -> Decision:
+        """Decide about one study of this archive.
+
+        Args:
+            study: the study.
+            source: the hospital that made it.
+            recipient: the hospital that asks; None for a destination that the region does not know.
+            purpose: purpose of use.
+
+        Returns:
+            Never raises: what cannot be decided is not permitted, and the reason says why.
+        """
+        try:
+            identifier = study.identifier(self._naming)
+            consents = self._consents.of(identifier)
+        except (PeerDataError, ConsentUnknownError) as error:
+            return Decision(False, "", str(error))
+        return decide(consents, AccessRequest(recipient, purpose), study.facts(source), self._clock())
+
+    def _frames(self, chosen: Sequence[tuple[int, str]]) -> Iterator[bytes]:
+        for index, orthanc_id in chosen:
+            data = self._archive.read(orthanc_id)
+            yield frame_header(index, len(data))
+            yield data
+        yield frame_end()
+
+    def _one(self, sender: str, uid: str, identifiers: frozenset[PatientIdentifier], purpose: Purpose) -> Permitted:
+        permitted = self._permitted(sender, identifiers, uid, purpose)
+        if len(permitted) != 1:
+            raise RefusedError("unknown", UNKNOWN)
+        return permitted[0]
+
+    def _permitted(
+        self, sender: str, identifiers: frozenset[PatientIdentifier], study_instance_uid: str, purpose: Purpose
+    ) -> list[Permitted]:
+        """Return the studies that may be shown to `sender`: of these identifiers, or the one study that is named."""
+        candidates: dict[str, Study] = {}
+        if study_instance_uid:
+            candidates = {one.orthanc_id: one for one in self._archive.study(study_instance_uid)}
+        else:
+            for value in sorted({one.value for one in identifiers}):
+                candidates |= {one.orthanc_id: one for one in self._archive.studies_of_patient(value)}
+        permitted = []
+        for study in candidates.values():
+            if study.is_guest:
+                # It is another hospital's: that one decides, and is asked itself.
+                continue
+            try:
+                own = study.identifiers(self._naming)
+            except PeerDataError:
+                continue
+            if identifiers and not identifiers.intersection(own):
+                continue
+            decision = self.decide(study, self._hospital, sender, purpose)
+            self._record_decision(sender, own[0], study, decision, purpose)
+            if decision.permitted:
+                shown = next((one for one in own if one in identifiers), own[0])
+                permitted.append(Permitted(study, shown, decision))
+        return permitted
+
+    def _record_decision(
+        self, sender: str, identifier: PatientIdentifier, study: Study, decision: Decision, purpose: Purpose
+    ) -> None:
+        self._audit.append(
+            AuditEvent(
+                at=self._clock(),
+                event=AuditEventType.DECISION,
+                agent=sender,
+                peer=sender,
+                patient=str(identifier),
+                study_instance_uid=study.study_instance_uid,
+                outcome=Outcome.SUCCESS if decision.permitted else Outcome.DENIED,
+                reason=decision.reason,
+                detail={"consent": decision.consent_id, "purpose": purpose.value},
+            )
+        )
+
+    def _digest(self, instance: StoredInstance) -> tuple[int, str]:
+        data = self._archive.read(instance.orthanc_id)
+        result = len(data), sha256_hex(data)
+        self._digests.put(instance.file_uuid, result)
+        return result
+
+
+class _DigestCache:
+    """Sizes and hashes of instances that were just hashed: a resumed pull asks for them again at once.
+
+    The key is Orthanc's identifier of the stored file (FileUuid), which changes when an instance is overwritten.
+    """
+
+    def __init__(self, limit: int = 200_000) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[int, str]] = {}
+
+    def get(self, file_uuid: str) -> tuple[int, str] | None:
+        with self._lock:
+            return self._known.get(file_uuid)
+
+    def put(self, file_uuid: str, value: tuple[int, str]) -> None:
+        with self._lock:
+            if len(self._known) >= self._limit:
+                self._known.clear()
+            self._known[file_uuid] = value
+
+
+@dataclass(frozen=True, slots=True)
+class _LookupRequest:
+    identifiers: frozenset[PatientIdentifier]
+    study_instance_uid: str
+    level: Level
+    keys: Mapping[str, Any]
+    tags: tuple[str, ...]
+    case_sensitive: bool
+    purpose: Purpose
+
+
+_LOOKUP_MEMBERS = {
+    "identifiers", "study_instance_uid", "level", "keys", "tags", "case_sensitive", "purpose", "ticket",
+}  # fmt: skip
+
+
+def _read_lookup(document: Any) -> _LookupRequest:
+    if not isinstance(document, dict) or set(document) != _LOOKUP_MEMBERS:
+        raise PeerDataError(f"a lookup has exactly the members {', '.join(sorted(_LOOKUP_MEMBERS))}")
+    keys, tags = document["keys"], document["tags"]
+    if not isinstance(keys, dict) or not all(isinstance(v, str) and len(v) <= 10_000 for v in keys.values()):
+        raise PeerDataError("keys: must be an object of text")
+    if not isinstance(tags, list) or len(tags) > MAXIMUM_TAGS or not all(isinstance(tag, str) for tag in tags):
+        raise PeerDataError(f"tags: must be a list of at most {MAXIMUM_TAGS} tags")
+    if document["level"] not in (Level.STUDY, Level.SERIES, Level.IMAGE):
+        raise PeerDataError("level: must be STUDY, SERIES or IMAGE")
+    uid, identifiers, purpose = _read_patient(document)
+    if not uid and not identifiers:
+        raise PeerDataError("a lookup names a patient or a study")
+    return _LookupRequest(
+        identifiers, uid, Level(document["level"]), keys, tuple(tags), document["case_sensitive"] is True, purpose
+    )
+
+
+def _read_study_request(document: Any) -> tuple[str, frozenset[PatientIdentifier], Purpose]:
+    if not isinstance(document, dict):
+        raise PeerDataError("the request is not an object")
+    uid, identifiers, purpose = _read_patient(document)
+    if not uid:
+        raise PeerDataError("study_instance_uid: is missing")
+    return uid, identifiers, purpose
+
+
+def _read_patient(document: Mapping[str, Any]) -> tuple[str, frozenset[PatientIdentifier], Purpose]:
+    uid = document.get("study_instance_uid")
+    if not isinstance(uid, str) or (uid and not is_uid(uid)):
+        raise PeerDataError("study_instance_uid: is not a UID")
+    listed = document.get("identifiers")
+    if not isinstance(listed, list) or len(listed) > MAXIMUM_IDENTIFIERS:
+        raise PeerDataError(f"identifiers: must be a list of at most {MAXIMUM_IDENTIFIERS}")
+    identifiers = frozenset(parse_identifier(one) for one in listed)
+    if document.get("ticket", ...) is not None:
+        raise PeerDataError("ticket: must be null, this region has no key servers")
+    try:
+        return uid, identifiers, Purpose(str(document.get("purpose")))
+    except ValueError as error:
+        raise PeerDataError("purpose: is not a known purpose of use") from error
+
+
+def _names(keys: Mapping[str, Any], study_instance_uid: str) -> bool:
+    """Tell whether the StudyInstanceUID key, possibly a list (PS3.4 C.2.2.2.2), admits this study."""
+    value = keys.get("StudyInstanceUID")
+    return not value or study_instance_uid in value.split("\\")

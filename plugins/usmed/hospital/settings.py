@@ -1,0 +1,243 @@
+"""The node's settings: section "Usmed" of Orthanc's configuration, read whole before anything starts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from usmed.domain.errors import ConfigurationError
+
+SECTION = "Usmed"
+
+
+class AutomaticPull(StrEnum):
+    """When a pull starts by itself."""
+
+    LOOKUP = "lookup"
+    ARRIVAL = "arrival"
+    CLICK = "click"
+
+
+@dataclass(frozen=True)
+class FederationSettings:
+    """The listener for the other hospitals."""
+
+    ListenAddress: str = "0.0.0.0"  # noqa: S104 - the one port that other hospitals are meant to reach
+    Port: int = 8043
+    TlsCertificateFile: str = ""
+    TlsPrivateKeyFile: str = ""
+    MaximumBodyBytes: int = 1 << 20
+    Threads: int = 24
+
+
+@dataclass(frozen=True)
+class LookupSettings:
+    """Lookups across the region; all in seconds."""
+
+    DeadlineSeconds: float = 1.5
+    CircuitSeconds: float = 30.0
+    CacheSeconds: float = 10.0
+    IdentitySeconds: float = 30.0
+
+
+@dataclass(frozen=True)
+class PullSettings:
+    """Studies on their way here."""
+
+    Automatic: AutomaticPull = AutomaticPull.LOOKUP
+    Modalities: list[str] = field(default_factory=list)
+    MaximumAgeYears: int = 0
+    MaximumStudies: int = 20
+    Connections: int = 4
+    Workers: int = 2
+    IdleSeconds: float = 20.0
+    WaitSeconds: float = 300.0
+
+
+@dataclass(frozen=True)
+class RetentionSettings:
+    """Guest copies; 0 days keeps them for ever."""
+
+    GuestDays: int = 30
+    SweepSeconds: float = 3600.0
+
+
+@dataclass(frozen=True)
+class HubSettings:
+    """What the node keeps of the hub's answers, and how often it makes sure that the hub knows its studies."""
+
+    ReconcileSeconds: float = 900.0
+    ConsentSeconds: float = 5.0
+    ConsentMaximumAgeSeconds: float = 3600.0
+
+
+@dataclass(frozen=True)
+class OwnSettings:
+    """Names, in Orthanc's configuration, of the systems that belong to this hospital."""
+
+    Modalities: list[str] = field(default_factory=list)
+    Peers: list[str] = field(default_factory=list)
+    DicomWebServers: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ForeignSettings:
+    """Names, in Orthanc's configuration, of systems of other hospitals of the region, each with the hospital's id."""
+
+    Modalities: dict[str, str] = field(default_factory=dict)
+    Peers: dict[str, str] = field(default_factory=dict)
+    DicomWebServers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the administrator can set. An empty `Hospital` makes a node that stands alone."""
+
+    Hospital: str = ""
+    RegionFile: str = ""
+    PrivateKeyFile: str = ""
+    DatabaseUrl: str = ""
+    Federation: FederationSettings = field(default_factory=FederationSettings)
+    Lookup: LookupSettings = field(default_factory=LookupSettings)
+    Pull: PullSettings = field(default_factory=PullSettings)
+    Retention: RetentionSettings = field(default_factory=RetentionSettings)
+    Hub: HubSettings = field(default_factory=HubSettings)
+    Own: OwnSettings = field(default_factory=OwnSettings)
+    Foreign: ForeignSettings = field(default_factory=ForeignSettings)
+
+    @property
+    def federated(self) -> bool:
+        """Tell whether the node belongs to a region."""
+        return bool(self.Hospital)
+
+
+_MINIMA = {
+    "Federation.Port": 1,
+    "Federation.MaximumBodyBytes": 4096,
+    "Federation.Threads": 2,
+    "Lookup.DeadlineSeconds": 0.05,
+    "Pull.Connections": 1,
+    "Pull.Workers": 1,
+    "Pull.IdleSeconds": 1,
+    "Pull.WaitSeconds": 1,
+    "Retention.SweepSeconds": 1,
+    "Hub.ReconcileSeconds": 1,
+}
+_MAXIMA = {"Federation.Port": 65535, "Lookup.DeadlineSeconds": 60, "Pull.Connections": 16}
+
+
+def read_settings(configuration: Mapping[str, Any], source: str) -> Settings:
+    """Read and check the node's settings.
+
+    Args:
+        configuration: Orthanc's whole configuration.
+        source: where it came from, for messages.
+
+    Raises:
+        ConfigurationError: every fault at once, each with its path: unknown keys, wrong types, values out of range,
+            files that are missing, and settings of Orthanc's own that would open a way around consent.
+    """
+    problems: list[str] = []
+    section = configuration.get(SECTION, {})
+    settings = _read(Settings, section, SECTION, problems)
+    _check_files(settings, problems)
+    _check_orthanc(settings, configuration, problems)
+    if problems:
+        raise ConfigurationError(source, problems)
+    return settings
+
+
+def _read[T](kind: type[T], element: Any, path: str, problems: list[str]) -> T:
+    if not isinstance(element, dict):
+        problems.append(f"{path}: must be an object")
+        return kind()
+    hints = get_type_hints(kind)
+    names = {one.name for one in fields(kind)}  # type: ignore[arg-type]
+    problems += [f"{path}.{key}: unknown setting" for key in element if key not in names]
+    values = {name: _value(hints[name], element[name], f"{path}.{name}", problems) for name in names & set(element)}
+    return kind(**{name: value for name, value in values.items() if value is not None})
+
+
+def _value(kind: Any, value: Any, path: str, problems: list[str]) -> Any:
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        if value not in list(kind):
+            problems.append(f"{path}: must be one of {', '.join(kind)}")
+            return None
+        return kind(value)
+    origin = get_origin(kind)
+    if origin is list:
+        return _checked(
+            isinstance(value, list) and all(isinstance(one, str) for one in value),
+            value,
+            path,
+            problems,
+            "a list of text",
+        )
+    if origin is dict:
+        good = isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+        return _checked(good, value, path, problems, "an object of text")
+    if kind is str:
+        return _checked(isinstance(value, str), value, path, problems, "text")
+    if kind in (int, float):
+        number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+        short = path.removeprefix(f"{SECTION}.")
+        low, high = _MINIMA.get(short, 0), _MAXIMA.get(short, float("inf"))
+        expected = f"a {'whole ' if kind is int else ''}number from {low}" + (f" to {high}" if short in _MAXIMA else "")
+        return _checked(number and low <= value <= high, value, path, problems, expected)
+    assert not isinstance(kind, UnionType)
+    assert not get_args(kind)
+    return _read(kind, value, path, problems)
+
+
+def _checked(good: bool, value: Any, path: str, problems: list[str], expected: str) -> Any:
+    if not good:
+        problems.append(f"{path}: must be {expected}")
+        return None
+    return value
+
+
+def _check_files(settings: Settings, problems: list[str]) -> None:
+    federation = settings.Federation
+    if bool(federation.TlsCertificateFile) != bool(federation.TlsPrivateKeyFile):
+        problems.append(f"{SECTION}.Federation: TlsCertificateFile and TlsPrivateKeyFile go together")
+    named = {
+        "RegionFile": settings.RegionFile,
+        "PrivateKeyFile": settings.PrivateKeyFile,
+        "Federation.TlsCertificateFile": federation.TlsCertificateFile,
+        "Federation.TlsPrivateKeyFile": federation.TlsPrivateKeyFile,
+    }
+    for name, value in named.items():
+        if value and not Path(value).is_file():
+            problems.append(f"{SECTION}.{name}: there is no file {value!r}")
+    for name in ("RegionFile", "PrivateKeyFile"):
+        if settings.federated and not named[name]:
+            problems.append(f"{SECTION}.{name}: is needed when Hospital is set")
+
+
+def _check_orthanc(settings: Settings, configuration: Mapping[str, Any], problems: list[str]) -> None:
+    """Orthanc's own settings that would let images leave around the check at the source."""
+    if not settings.federated:
+        return
+    if configuration.get("DicomAlwaysAllowGet"):
+        problems.append("DicomAlwaysAllowGet: must be false: no plugin can check a C-GET by a foreign system")
+    if configuration.get("ExecuteLuaEnabled"):
+        problems.append("ExecuteLuaEnabled: must be false: a script could send images past the consent check")
+    if configuration.get("RestApiWriteToFileSystemEnabled"):
+        problems.append("RestApiWriteToFileSystemEnabled: must be false: exports would pass no consent check")
+    for name, modality in configuration.get("DicomModalities", {}).items():
+        if name not in settings.Own.Modalities and modality_allows_get(modality):
+            problems.append(
+                f'DicomModalities.{name}: is foreign (not in {SECTION}.Own.Modalities), so it needs "AllowGet": false,'
+                ' in the long form {"AET": ..., "Host": ..., "Port": ..., "AllowGet": false}'
+            )
+    for kind in ("Modalities", "Peers", "DicomWebServers"):
+        for name in getattr(settings.Own, kind):
+            if name in getattr(settings.Foreign, kind):
+                problems.append(f"{SECTION}.Foreign.{kind}.{name}: is also in {SECTION}.Own.{kind}")
+
+
+def modality_allows_get(modality: Any) -> bool:
+    """Tell whether Orthanc lets this modality C-GET: yes, unless its long form says no."""
+    return not (isinstance(modality, dict) and modality.get("AllowGet") is False)

@@ -1,0 +1,216 @@
+"""The node's own tables: the durable queue of pulls, and what it remembers of the hub's answers."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from usmed.domain.identifiers import PatientIdentifier
+from usmed.domain.pull import UNFINISHED, Event, State, follow
+from usmed.platform.storage import Database
+
+CHAIN = "usmed.hospital.migrations"
+
+_PULL_COLUMNS = (
+    "study_instance_uid", "state", "source", "patient_id", "identifiers", "manifest", "verified", "instances",
+    "size_bytes", "attempts", "due", "reason", "requested_by", "created", "finished", "last_used",
+)  # fmt: skip
+_pull = sa.table("pull", *map(sa.column, _PULL_COLUMNS))
+_resolution = sa.table("resolution_cache", *map(sa.column, ("selector", "content", "as_of")))
+_consent = sa.table("consent_cache", *map(sa.column, ("identifier", "content", "as_of")))
+
+
+@dataclass(frozen=True, slots=True)
+class PullRow:
+    """A pull as it stands on disk.
+
+    Attributes:
+        study_instance_uid: the study; there is one pull for each.
+        state: where it stands.
+        source: the hospital that sends.
+        patient_id: the PatientID under which the study is filed here.
+        identifiers: what the person is known by, as the hub told.
+        manifest: the source's signed manifest (compact JWS), empty before it came.
+        verified: one byte for each entry of the manifest: 1 once it is verified and stored.
+        instances, size_bytes: what the manifest announces.
+        attempts: tries since the last success or request.
+        due: when to try again (Unix seconds).
+        reason: why it stands where it stands, for a person.
+        requested_by: who or what asked first.
+        created, finished, last_used: Unix seconds; 0 for never.
+    """
+
+    study_instance_uid: str
+    state: State
+    source: str
+    patient_id: str
+    identifiers: frozenset[PatientIdentifier]
+    manifest: str
+    verified: bytes
+    instances: int
+    size_bytes: int
+    attempts: int
+    due: int
+    reason: str
+    requested_by: str
+    created: int
+    finished: int
+    last_used: int
+
+    @property
+    def arrived(self) -> int:
+        """Return how many instances are verified and stored."""
+        return self.verified.count(1)
+
+
+class PullStore:
+    """The durable queue. Every change of state goes through the table in `domain/pull.py`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, study_instance_uid: str) -> PullRow | None:
+        """Return the pull of a study, if there was ever one."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                sa.select(_pull).where(_pull.c.study_instance_uid == study_instance_uid)
+            ).one_or_none()
+        return _row(row._asdict()) if row else None
+
+    def all(self, *states: State) -> list[PullRow]:
+        """Return the pulls in these states, oldest first; of all states if none is named."""
+        query = sa.select(_pull).order_by(_pull.c.created, _pull.c.study_instance_uid)
+        if states:
+            query = query.where(_pull.c.state.in_([str(state) for state in states]))
+        with self._database.read() as connection:
+            return [_row(row._asdict()) for row in connection.execute(query)]
+
+    def recent(self, limit: int) -> list[PullRow]:
+        """Return the newest pulls, newest first."""
+        query = sa.select(_pull).order_by(_pull.c.created.desc(), _pull.c.study_instance_uid).limit(limit)
+        with self._database.read() as connection:
+            return [_row(row._asdict()) for row in connection.execute(query)]
+
+    def ask(
+        self,
+        study_instance_uid: str,
+        *,
+        source: str,
+        patient_id: str,
+        identifiers: frozenset[PatientIdentifier],
+        requested_by: str,
+        now: datetime,
+    ) -> PullRow:
+        """Put a pull on the queue, or ask again for one that is there. An unfinished one keeps what it has."""
+        second = int(now.timestamp())
+        with self._database.write() as connection:
+            row = self._locked(connection, study_instance_uid)
+            asked = {
+                "source": source,
+                "patient_id": patient_id,
+                "identifiers": _identifiers_text(identifiers),
+                "due": second,
+            }
+            if row is None:
+                connection.execute(
+                    sa.insert(_pull).values(
+                        study_instance_uid=study_instance_uid,
+                        state=str(State.QUEUED),
+                        requested_by=requested_by,
+                        created=second,
+                        manifest="",
+                        verified=b"",
+                        **asked,
+                    )
+                )
+            else:
+                changes: dict[str, Any] = {"state": str(follow(row.state, Event.ASKED_AGAIN))}
+                if row.state is not State.RUNNING:
+                    changes |= {"attempts": 0, "due": second}
+                if row.state not in UNFINISHED:
+                    # A finished pull starts afresh; one under way goes on with the source and patient it has.
+                    changes |= asked | {"manifest": "", "verified": b"", "requested_by": requested_by, "reason": ""}
+                self._update(connection, study_instance_uid, changes)
+            after = self._locked(connection, study_instance_uid)
+        assert after is not None
+        return after
+
+    def move(self, study_instance_uid: str, event: Event, **changes: Any) -> PullRow:
+        """Follow the table of states; `changes` are columns to set at the same time."""
+        with self._database.write() as connection:
+            row = self._locked(connection, study_instance_uid)
+            assert row is not None
+            self._update(connection, study_instance_uid, {"state": str(follow(row.state, event)), **changes})
+            after = self._locked(connection, study_instance_uid)
+        assert after is not None
+        return after
+
+    def set(self, study_instance_uid: str, **changes: Any) -> None:
+        """Set columns that are not the state (progress, manifest, time of last use)."""
+        assert "state" not in changes
+        with self._database.write() as connection:
+            self._update(connection, study_instance_uid, changes)
+
+    def forget(self, study_instance_uid: str) -> None:
+        """Delete the row: its guest copy is gone."""
+        with self._database.write() as connection:
+            connection.execute(sa.delete(_pull).where(_pull.c.study_instance_uid == study_instance_uid))
+
+    def _locked(self, connection: sa.Connection, study_instance_uid: str) -> PullRow | None:
+        query = sa.select(_pull).where(_pull.c.study_instance_uid == study_instance_uid).with_for_update()
+        row = connection.execute(query).one_or_none()
+        return _row(row._asdict()) if row else None
+
+    def _update(self, connection: sa.Connection, study_instance_uid: str, changes: Mapping[str, Any]) -> None:
+        connection.execute(sa.update(_pull).where(_pull.c.study_instance_uid == study_instance_uid).values(**changes))
+
+
+class AnswerCache:
+    """The hub's last answers on disk, so that care goes on when the hub does not."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def load_resolution(self, selector: str) -> tuple[Any, datetime] | None:
+        """Return the last resolution of a selector and its age."""
+        return self._load(_resolution, _resolution.c.selector, selector)
+
+    def save_resolution(self, selector: str, content: Any, now: datetime) -> None:
+        """Remember a resolution."""
+        self._save(_resolution, "selector", selector, content, now)
+
+    def load_consents(self, identifier: str) -> tuple[Any, datetime] | None:
+        """Return the last known consents of a patient and when the hub gave them."""
+        return self._load(_consent, _consent.c.identifier, identifier)
+
+    def save_consents(self, identifier: str, content: Any, now: datetime) -> None:
+        """Remember a patient's consents."""
+        self._save(_consent, "identifier", identifier, content, now)
+
+    def _load(self, table: sa.TableClause, column: Any, key: str) -> tuple[Any, datetime] | None:
+        with self._database.read() as connection:
+            row = connection.execute(sa.select(table.c.content, table.c.as_of).where(column == key)).one_or_none()
+        return (json.loads(row.content), datetime.fromtimestamp(row.as_of, UTC)) if row else None
+
+    def _save(self, table: sa.TableClause, column: str, key: str, content: Any, now: datetime) -> None:
+        values = {"content": json.dumps(content), "as_of": int(now.timestamp())}
+        with self._database.write() as connection:
+            updated = connection.execute(sa.update(table).where(table.c[column] == key).values(**values))
+            if not updated.rowcount:
+                connection.execute(sa.delete(table).where(table.c[column] == key))
+                connection.execute(sa.insert(table).values(**{column: key}, **values))
+
+
+def _row(mapping: Mapping[str, Any]) -> PullRow:
+    values = dict(mapping)
+    values["state"] = State(values["state"])
+    values["identifiers"] = frozenset(PatientIdentifier(*one) for one in json.loads(values["identifiers"]))
+    values["verified"] = bytes(values["verified"])
+    return PullRow(**values)
+
+
+def _identifiers_text(identifiers: frozenset[PatientIdentifier]) -> str:
+    return json.dumps([[one.issuer, one.value] for one in sorted(identifiers)])

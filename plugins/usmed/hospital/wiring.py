@@ -1,0 +1,254 @@
+"""Puts a node together: the one place where use cases meet stores, clients and the clock."""
+
+import logging
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flask import Flask
+
+from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
+from usmed.domain.errors import ConfigurationError, UsmedError
+from usmed.domain.identifiers import Naming
+from usmed.domain.region import RegionManifest
+from usmed.hospital.archive import Archive
+from usmed.hospital.circuit import Circuit
+from usmed.hospital.consents import Consents
+from usmed.hospital.federation import HEALTH_PATH, FederationApplication, FederationListener
+from usmed.hospital.feed import Feed
+from usmed.hospital.fetch import Fetch
+from usmed.hospital.identities import Identities
+from usmed.hospital.lookup import FederatedLookup
+from usmed.hospital.outbound import Outbound
+from usmed.hospital.pages import create_pages
+from usmed.hospital.pulls import Pulls
+from usmed.hospital.region_panel import RegionPanel
+from usmed.hospital.release import Release
+from usmed.hospital.retention import Retention
+from usmed.hospital.settings import SECTION, Settings
+from usmed.hospital.store import CHAIN, AnswerCache, PullStore
+from usmed.platform.audit_log import AuditLog
+from usmed.platform.keys import load_private_key, public_key_text
+from usmed.platform.nonces import NonceStore
+from usmed.platform.region_file import load_region
+from usmed.platform.signed_http import Identity, SignedClient, SignedGuard
+from usmed.platform.storage import Database, open_database
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of a region, put together but not started."""
+
+    settings: Settings
+    region: RegionManifest
+    naming: Naming
+    database: Database
+    audit: AuditLog
+    lookup: FederatedLookup
+    fetch: Fetch
+    pulls: Pulls
+    outbound: Outbound
+    retention: Retention
+    feed: Feed
+    pages: Flask
+    listener: FederationListener
+
+    def start(self) -> None:
+        """Start what runs by itself.
+
+        Raises:
+            ConfigurationError: the federation port cannot be used.
+        """
+        self.listener.start()
+        self.pulls.start()
+        self.retention.start()
+        self.feed.start()
+
+    def stop(self) -> None:
+        """Stop, losing nothing: what was begun is on disk."""
+        self.feed.stop()
+        self.listener.stop()
+        self.pulls.stop()
+        self.retention.stop()
+        self.lookup.close()
+        self.audit.close()
+        self.database.close()
+
+    def hospital_name(self, hospital_id: str) -> str:
+        """Return a hospital's name for people."""
+        hospital = self.region.hospitals.get(hospital_id)
+        return hospital.name if hospital else hospital_id
+
+
+def create_node(settings: Settings, archive: Archive, storage_directory: Path) -> Node:
+    """Put a node of a region together.
+
+    Args:
+        settings: checked settings with a `Hospital`.
+        archive: the hospital's archive.
+        storage_directory: where the SQLite file goes when no database is configured.
+
+    Raises:
+        ConfigurationError: the region manifest, the key or the database do not fit.
+    """
+    region = load_region(Path(settings.RegionFile))
+    own = region.hospitals.get(settings.Hospital)
+    if own is None:
+        raise ConfigurationError(settings.RegionFile, [f"{SECTION}.Hospital: {settings.Hospital!r} is not in it"])
+    key = load_private_key(Path(settings.PrivateKeyFile))
+    if public_key_text(key) != public_key_text(own.key):
+        raise ConfigurationError(
+            settings.PrivateKeyFile, [f"does not belong to the public_key of {own.id!r} in {settings.RegionFile}"]
+        )
+    naming = Naming(own.issuers[0], region.national_number)
+    identity = Identity(own.id, key)
+    database = open_database(settings.DatabaseUrl or f"sqlite:///{storage_directory / 'usmed.db'}", [CHAIN])
+    audit = AuditLog(database)
+    cache, store = AnswerCache(database), PullStore(database)
+
+    def region_now() -> RegionManifest:
+        return region
+
+    client = SignedClient(identity, region_now, utc_now)
+    circuit = Circuit(settings.Lookup.CircuitSeconds, time.monotonic)
+    # Its own switch: consents have to be known even while lookups leave the hub alone, so it is tried more often.
+    hub_circuit = Circuit(min(5.0, settings.Lookup.CircuitSeconds), time.monotonic)
+    consents = Consents(
+        client=client,
+        cache=cache,
+        circuit=hub_circuit,
+        clock=utc_now,
+        fresh_s=settings.Hub.ConsentSeconds,
+        maximum_age_s=settings.Hub.ConsentMaximumAgeSeconds,
+    )
+    identities = Identities(
+        hospital=own.id,
+        region=region_now,
+        client=client,
+        cache=cache,
+        circuit=hub_circuit,
+        clock=utc_now,
+        fresh_s=settings.Lookup.IdentitySeconds,
+    )
+    lookup = FederatedLookup(
+        hospital=own.id,
+        naming=naming,
+        identities=identities,
+        client=client,
+        circuit=circuit,
+        audit=audit,
+        clock=utc_now,
+        deadline_s=settings.Lookup.DeadlineSeconds,
+        cache_s=settings.Lookup.CacheSeconds,
+    )
+    release = Release(hospital=own.id, naming=naming, archive=archive, consents=consents, audit=audit, clock=utc_now)
+    pulls = Pulls(
+        hospital=own.id,
+        naming=naming,
+        region=region_now,
+        store=store,
+        archive=archive,
+        client=client,
+        audit=audit,
+        clock=utc_now,
+        connections=settings.Pull.Connections,
+        workers=settings.Pull.Workers,
+        idle_s=settings.Pull.IdleSeconds,
+    )
+    fetch = Fetch(naming=naming, lookup=lookup, pulls=pulls, archive=archive, settings=settings.Pull, clock=utc_now)
+
+    def consents_changed() -> None:
+        consents.forget()
+        lookup.forget()
+
+    feed = Feed(
+        naming=naming,
+        archive=archive,
+        client=client,
+        consents_changed=consents_changed,
+        reconcile_s=settings.Hub.ReconcileSeconds,
+        poll_s=settings.Hub.ConsentSeconds,
+    )
+    outbound = Outbound(
+        hospital=own.id,
+        naming=naming,
+        archive=archive,
+        release=release,
+        pulls=store,
+        audit=audit,
+        clock=utc_now,
+        own=settings.Own,
+        foreign=settings.Foreign,
+    )
+    panel = RegionPanel(hospital=own.id, naming=naming, region=region_now, lookup=lookup, pulls=pulls, archive=archive)
+
+    def name_of(hospital_id: str) -> str:
+        hospital = region.hospitals.get(hospital_id)
+        return hospital.name if hospital else hospital_id
+
+    def refused(remote: str, sender: str, reason: str) -> None:
+        try:
+            audit.append(
+                AuditEvent(
+                    at=utc_now(),
+                    event=AuditEventType.REFUSED,
+                    agent=sender or remote,
+                    outcome=Outcome.DENIED,
+                    reason=reason,
+                    detail={"address": remote},
+                )
+            )
+        except UsmedError as error:
+            log.error("a refusal could not be recorded: %s", error)
+
+    limit = settings.Federation.MaximumBodyBytes
+    guard = SignedGuard(
+        FederationApplication(release, identity, limit),
+        identity=identity,
+        region=region_now,
+        clock=utc_now,
+        nonces=NonceStore(database),
+        limit_bytes=limit,
+        open_paths=frozenset({HEALTH_PATH}),
+        refused=refused,
+    )
+    pages = create_pages(
+        naming=naming,
+        archive=archive,
+        panel=panel,
+        fetch=fetch,
+        pulls=pulls,
+        lookup=lookup,
+        feed=feed,
+        hospital_name=name_of,
+    )
+    return Node(
+        settings=settings,
+        region=region,
+        naming=naming,
+        database=database,
+        audit=audit,
+        lookup=lookup,
+        fetch=fetch,
+        pulls=pulls,
+        outbound=outbound,
+        retention=Retention(
+            store=store,
+            archive=archive,
+            audit=audit,
+            clock=utc_now,
+            guest_days=settings.Retention.GuestDays,
+            sweep_s=settings.Retention.SweepSeconds,
+        ),
+        feed=feed,
+        pages=pages,
+        listener=FederationListener(guard, settings.Federation),
+    )
+
+
+def utc_now() -> datetime:
+    """Return the time, aware, in UTC."""
+    return datetime.now(UTC)

@@ -27,7 +27,9 @@ def documented() -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("file", ["orthanc.json", "docker/entrypoint", "docker/settings.sh", "docker/compose.hospital.yaml"])
+@pytest.mark.parametrize(
+    "file", ["orthanc.json", "docker/entrypoint", "docker/settings.sh", "docker/compose.hospital.yaml"]
+)
 def test_every_setting_is_documented(file: str) -> None:
     """An undocumented option fails this test."""
     text = (REPOSITORY / file).read_text(encoding="utf-8")
@@ -72,7 +74,9 @@ def test_services_run_with_few_rights_and_without_secrets(file: Path) -> None:
         assert service["restart"] == "unless-stopped"
         assert not [name for name in service.get("environment", {}) if re.search(r"PASSWORD$|_URL$|SECRET$", name)]
         for port in service.get("ports", []):
-            assert port.startswith(("127.0.0.1:", "${USMED_LAN_ADDRESS:-127.0.0.1}:", "${USMED_REGION_ADDRESS:-127.0.0.1}:"))
+            assert port.startswith(
+                ("127.0.0.1:", "${USMED_LAN_ADDRESS:-127.0.0.1}:", "${USMED_REGION_ADDRESS:-127.0.0.1}:")
+            )
 
 
 def test_no_key_can_enter_the_image() -> None:

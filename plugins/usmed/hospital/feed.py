@@ -33,6 +33,7 @@ class Feed:
         naming: Naming,
         archive: Archive,
         client: Poster,
+        is_guest: Callable[[str], bool],
         consents_changed: Callable[[], None],
         reconcile_s: float,
         poll_s: float,
@@ -40,6 +41,7 @@ class Feed:
         self._naming = naming
         self._archive = archive
         self._client = client
+        self._is_guest = is_guest
         self._consents_changed = consents_changed
         self._reconcile_s = reconcile_s
         self._poll_s = poll_s
@@ -93,7 +95,7 @@ class Feed:
 
     def record(self, study: Study) -> StudyRecord | None:
         """Return what the hub is told of a study; None for guest copies and for studies without a usable patient."""
-        if study.is_guest:
+        if study.is_guest or self._is_guest(study.study_instance_uid):
             return None
         try:
             return study_record(

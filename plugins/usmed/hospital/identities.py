@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from usmed.domain.consent import Purpose
-from usmed.domain.errors import PeerDataError, RefusedError, TransportError
+from usmed.domain.errors import PeerDataError, RefusedError, TransportError, UsmedError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.lookup import Selector
 from usmed.domain.region import HUB, RegionManifest
@@ -126,10 +126,18 @@ class Identities:
             self._circuit.failed(HUB, str(error))
             raise
         self._circuit.succeeded(HUB)
-        stored = self._cache.load_resolution(str(selector))
-        if not resolution.unknown and (stored is None or stored[0] != answer):
-            self._cache.save_resolution(str(selector), answer, self._clock())
+        if not resolution.unknown:
+            self._remember(str(selector), answer)
         return resolution
+
+    def _remember(self, selector: str, answer: Any) -> None:
+        try:
+            stored = self._cache.load_resolution(selector)
+            if stored is None or stored[0] != answer:
+                self._cache.save_resolution(selector, answer, self._clock())
+        except UsmedError as error:
+            # A resolution that could not be kept is only missed when the hub is away.
+            log.error("the hub's answer could not be kept: %s", error)
 
     def _read(self, answer: Any) -> Resolution:
         try:

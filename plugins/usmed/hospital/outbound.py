@@ -124,10 +124,10 @@ class Outbound:
             )
 
     def _source(self, study: Study) -> str:
-        if study.is_guest:
-            row = self._pulls.get(study.study_instance_uid)
-            return row.source if row else ""
-        return self._hospital
+        row = self._pulls.get(study.study_instance_uid)
+        if row is not None:
+            return row.source
+        return "" if study.is_guest else self._hospital
 
     def _patient(self, study: Study) -> str:
         try:

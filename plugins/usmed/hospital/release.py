@@ -49,9 +49,11 @@ class Release:
         naming: Naming,
         archive: Archive,
         consents: Consents,
+        is_guest: Callable[[str], bool],
         audit: AuditLog,
         clock: Callable[[], datetime],
     ) -> None:
+        self._is_guest = is_guest
         self._hospital = hospital
         self._naming = naming
         self._archive = archive
@@ -212,7 +214,7 @@ class Release:
                 candidates |= {one.orthanc_id: one for one in self._archive.studies_of_patient(value)}
         permitted = []
         for study in candidates.values():
-            if study.is_guest:
+            if study.is_guest or self._is_guest(study.study_instance_uid):
                 # It is another hospital's: that one decides, and is asked itself.
                 continue
             try:

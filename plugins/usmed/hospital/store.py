@@ -80,6 +80,12 @@ class PullStore:
             ).one_or_none()
         return _row(row._asdict()) if row else None
 
+    def is_guest(self, study_instance_uid: str) -> bool:
+        """Tell whether a study came, or is coming, from another hospital, whatever its labels say now."""
+        query = sa.select(_pull.c.state).where(_pull.c.study_instance_uid == study_instance_uid)
+        with self._database.read() as connection:
+            return connection.execute(query).scalar() is not None
+
     def all(self, *states: State) -> list[PullRow]:
         """Return the pulls in these states, oldest first; of all states if none is named."""
         query = sa.select(_pull).order_by(_pull.c.created, _pull.c.study_instance_uid)

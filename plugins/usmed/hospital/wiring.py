@@ -13,6 +13,7 @@ from usmed.domain.errors import ConfigurationError, UsmedError
 from usmed.domain.identifiers import Naming
 from usmed.domain.region import RegionManifest
 from usmed.hospital.archive import Archive
+from usmed.hospital.arrivals import Arrivals
 from usmed.hospital.circuit import Circuit
 from usmed.hospital.consents import Consents
 from usmed.hospital.federation import HEALTH_PATH, FederationApplication, FederationListener
@@ -53,6 +54,7 @@ class Node:
     outbound: Outbound
     retention: Retention
     feed: Feed
+    arrivals: Arrivals
     pages: Flask
     listener: FederationListener
 
@@ -66,9 +68,11 @@ class Node:
         self.pulls.start()
         self.retention.start()
         self.feed.start()
+        self.arrivals.start()
 
     def stop(self) -> None:
         """Stop, losing nothing: what was begun is on disk."""
+        self.arrivals.stop()
         self.feed.stop()
         self.listener.stop()
         self.pulls.stop()
@@ -144,7 +148,15 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         deadline_s=settings.Lookup.DeadlineSeconds,
         cache_s=settings.Lookup.CacheSeconds,
     )
-    release = Release(hospital=own.id, naming=naming, archive=archive, consents=consents, audit=audit, clock=utc_now)
+    release = Release(
+        hospital=own.id,
+        naming=naming,
+        archive=archive,
+        consents=consents,
+        is_guest=store.is_guest,
+        audit=audit,
+        clock=utc_now,
+    )
     pulls = Pulls(
         hospital=own.id,
         naming=naming,
@@ -168,6 +180,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         naming=naming,
         archive=archive,
         client=client,
+        is_guest=store.is_guest,
         consents_changed=consents_changed,
         reconcile_s=settings.Hub.ReconcileSeconds,
         poll_s=settings.Hub.ConsentSeconds,
@@ -244,6 +257,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
             sweep_s=settings.Retention.SweepSeconds,
         ),
         feed=feed,
+        arrivals=Arrivals(naming=naming, archive=archive, fetch=fetch),
         pages=pages,
         listener=FederationListener(guard, settings.Federation),
     )

@@ -19,7 +19,7 @@ import urllib3
 from joserfc.jwk import OKPKey
 
 from usmed.domain.canonical import canonical_json, parse_json
-from usmed.domain.errors import PeerDataError, RefusedError, TransportError
+from usmed.domain.errors import PeerDataError, RefusedError, TransportError, UsmedError
 from usmed.domain.region import HUB, Member, RegionManifest
 from usmed.domain.request_signature import (
     ANSWER_HEADER,
@@ -92,7 +92,7 @@ class SignedClient:
             data = _read_all(response, limit_bytes, end, member_id)
             if response.headers.get("Content-Type", "").partition(";")[0] != "application/json":
                 raise PeerDataError(f"{member_id} answered {response.status} with something that is not JSON")
-            if ANSWER_HEADER not in response.headers and response.status in (400, 401, 408, 413):
+            if ANSWER_HEADER not in response.headers and response.status in (400, 401, 408, 413, 503):
                 # A member that could not tell who asked cannot sign to us. Nothing is believed but the refusal.
                 raise RefusedError(_code(data), f"{member_id} refused the request: {_message(data)}")
             verify_answer(
@@ -298,7 +298,14 @@ class SignedGuard:
             )
         except PeerDataError as error:
             return self._refuse(environ, start_response, "401 Unauthorized", "unsigned", error)
-        if not self._nonces.accept(request.sender, request.jti, request.issued, now):
+        try:
+            new = self._nonces.accept(request.sender, request.jti, request.issued, now)
+        except UsmedError as error:
+            # Without a memory for nonces nobody can say that this is not a replay.
+            return self._refuse(
+                environ, start_response, "503 Service Unavailable", "unavailable", error, request.sender
+            )
+        if not new:
             replay = PeerDataError("the request was seen before")
             return self._refuse(environ, start_response, "401 Unauthorized", "replayed", replay, request.sender)
         environ["wsgi.input"] = io.BytesIO(body)
@@ -355,7 +362,7 @@ class SignedGuard:
         start_response: StartResponse,
         status: str,
         code: str,
-        error: PeerDataError,
+        error: UsmedError,
         sender: str = "",
     ) -> Iterable[bytes]:
         remote = environ.get("REMOTE_ADDR", "")

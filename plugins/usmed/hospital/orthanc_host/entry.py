@@ -13,13 +13,15 @@ import orthanc
 from usmed.domain.errors import ConfigurationError
 from usmed.hospital.orthanc_host import http, rest
 from usmed.hospital.orthanc_host.archive import OrthancArchive
-from usmed.hospital.orthanc_host.find import DicomFind, RegionalFind, RestFind
+from usmed.hospital.orthanc_host.dicom_find import DicomFind
 from usmed.hospital.orthanc_host.guarded_routes import STOW_ALIAS, GuardedRoutes, alias_foreign_dicomweb_servers
 from usmed.hospital.orthanc_host.http_filter import HttpFilter
 from usmed.hospital.orthanc_host.logs import forward_logs
 from usmed.hospital.orthanc_host.move import DicomMove
 from usmed.hospital.orthanc_host.qido import JSON_TYPE, QidoStudies, to_multipart_xml
-from usmed.hospital.settings import read_settings
+from usmed.hospital.orthanc_host.rest_find import RestFind
+from usmed.hospital.regional_find import RegionalFind
+from usmed.hospital.settings import AutomaticPull, read_settings
 from usmed.hospital.wiring import Node, create_node
 
 log = logging.getLogger(__name__)
@@ -89,7 +91,6 @@ def _register(node: Node, archive: OrthancArchive, configuration: Mapping[str, A
         pulls=node.pulls,
         outbound=node.outbound,
         retention=node.retention,
-        is_own_aet=_own_aets(node),
         wait_s=settings.Pull.WaitSeconds,
     )
     orthanc.RegisterMoveCallback3(move.create, move.size, move.apply, move.free)
@@ -166,6 +167,9 @@ class _Changes:
         kinds = orthanc.ChangeType
         if change == kinds.STABLE_STUDY:
             self._node.feed.stable(resource)
+        elif change == kinds.NEW_STUDY:
+            if self._node.settings.Pull.Automatic is AutomaticPull.ARRIVAL:
+                self._node.arrivals.study_began(resource)
         elif change == kinds.DELETED and level == orthanc.ResourceType.STUDY:
             self._node.feed.deleted()
         elif change == kinds.ORTHANC_STARTED:

@@ -7,6 +7,7 @@ address tells: WADO-RS, WADO-URI and Orthanc's own REST API for a study that is 
 import logging
 from collections.abc import Mapping
 
+from usmed.domain.errors import UsmedError
 from usmed.domain.identifiers import is_uid
 from usmed.domain.pull import State
 from usmed.hospital.archive import Archive
@@ -79,7 +80,11 @@ class HttpFilter:
         self._retention.used(study_instance_uid)
         if self._pulls.arriving(study_instance_uid) is None and self._archive.study(study_instance_uid):
             return True
-        row = self._fetch.study(study_instance_uid, agent)
+        try:
+            row = self._fetch.study(study_instance_uid, agent)
+        except UsmedError as error:
+            log.error("study %s could not be fetched: %s", study_instance_uid, error)
+            return self._pulls.arriving(study_instance_uid) is None
         if row is None or row.state is State.COMPLETE:
             return True
         log.warning("study %s is not served: only a part is here (%s)", study_instance_uid, row.reason or row.state)

@@ -21,7 +21,7 @@ from usmed.hospital.archive import Archive
 from usmed.hospital.fetch import Fetch
 from usmed.hospital.lookup import FederatedLookup
 from usmed.hospital.orthanc_host import rest
-from usmed.hospital.outbound import Kind, Outbound
+from usmed.hospital.outbound import Destination, Kind, Outbound
 from usmed.hospital.pulls import Pulls
 from usmed.hospital.retention import Retention
 
@@ -60,12 +60,11 @@ class DicomMove:
         *,
         naming: Naming,
         archive: Archive,
-        lookup: FederatedLookup | None,
-        fetch: Fetch | None,
-        pulls: Pulls | None,
-        outbound: Outbound | None,
-        retention: Retention | None,
-        is_own_aet: Callable[[str], bool],
+        lookup: FederatedLookup,
+        fetch: Fetch,
+        pulls: Pulls,
+        outbound: Outbound,
+        retention: Retention,
         wait_s: float,
     ) -> None:
         self._naming = naming
@@ -75,7 +74,6 @@ class DicomMove:
         self._pulls = pulls
         self._outbound = outbound
         self._retention = retention
-        self._is_own_aet = is_own_aet
         self._wait_s = wait_s
 
     def create(self, connection: Any, **request: Any) -> _Move:
@@ -92,18 +90,9 @@ class DicomMove:
         keys = {name: str(request.get(name) or "") for name in _KEYS}
         studies = self._here_or_arriving(level, keys, originator)
         ids = [self._ids(level, keys, study) for study in studies]
-        if self._outbound is not None:
-            destination = self._outbound.destination(Kind.MODALITY, target)
-            if not destination.own:
-                for study in studies:
-                    self._settle(study)
-                try:
-                    self._outbound.check_resources(
-                        destination, [one for ready, _ in ids for one in ready(0)], originator
-                    )
-                except UsmedError as error:
-                    log.warning("C-MOVE to %s refused: %s", target, error)
-                    raise orthanc.OrthancException(-1, str(error)) from error
+        destination = self._outbound.destination(Kind.MODALITY, target)
+        if not destination.own:
+            self._check_release(destination, studies, ids, originator)
         size = sum(count for _, count in ids)
 
         def ready(start: int) -> list[str]:
@@ -135,6 +124,23 @@ class DicomMove:
                 rest.post(f"/jobs/{move.job}/cancel", "{}")
             except rest.OrthancError as error:
                 log.info("job %s could not be cancelled: %s", move.job, error)
+
+    def _check_release(
+        self,
+        destination: Destination,
+        studies: list[str],
+        ids: list[tuple[Callable[[int], list[str]], int]],
+        originator: str,
+    ) -> None:
+        """What leaves the hospital is decided on the whole of it, so it has to be here first."""
+        for study in studies:
+            if self._pulls.arriving(study) is not None:
+                self._pulls.wait(study, self._wait_s)
+        try:
+            self._outbound.check_resources(destination, [one for ready, _ in ids for one in ready(0)], originator)
+        except UsmedError as error:
+            log.warning("C-MOVE to %s refused: %s", destination.name, error)
+            raise orthanc.OrthancException(-1, str(error)) from error
 
     def _ensure_submitted(self, move: _Move, index: int) -> None:
         if index < move.submitted:
@@ -193,19 +199,21 @@ class DicomMove:
             studies = list(dict.fromkeys(str(one.tags.get("StudyInstanceUID", "")) for one in found))
             studies += [uid for uid in self._elsewhere(level, keys, agent) if uid not in studies]
         for uid in studies:
-            if self._retention is not None:
-                self._retention.used(uid)
-            if self._fetch is not None and self._pulls is not None and self._needs_pull(uid):
-                self._fetch.begin(uid, agent)
+            self._retention.used(uid)
+            if self._pulls.arriving(uid) is not None or not self._archive.study(uid):
+                self._begin(uid, agent)
         return studies
 
-    def _needs_pull(self, uid: str) -> bool:
-        assert self._pulls is not None
-        return self._pulls.arriving(uid) is not None or not self._archive.study(uid)
+    def _begin(self, uid: str, agent: str) -> None:
+        try:
+            self._fetch.begin(uid, agent)
+        except UsmedError as error:
+            # What is here is sent all the same.
+            log.error("study %s could not be fetched: %s", uid, error)
 
     def _elsewhere(self, level: Level, keys: dict[str, str], agent: str) -> list[str]:
         """Return the patient's studies at other hospitals, for a request that names no study."""
-        if self._lookup is None or level not in (Level.PATIENT, Level.STUDY):
+        if level not in (Level.PATIENT, Level.STUDY):
             return []
         query = Query(Level.STUDY, {name: value for name, value in keys.items() if value})
         selector: Selector | None = self._lookup.select(query)
@@ -213,14 +221,9 @@ class DicomMove:
             return []
         return [one.study_instance_uid for one in self._lookup.find(query, selector, agent).answers]
 
-    def _settle(self, uid: str) -> None:
-        """Wait until the study is here whole."""
-        if self._pulls is not None and self._pulls.arriving(uid) is not None:
-            self._pulls.wait(uid, self._wait_s)
-
     def _ids(self, level: Level, keys: dict[str, str], uid: str) -> tuple[Callable[[int], list[str]], int]:
         """Return what gives the Orthanc identifiers to send, in order, as far as they are here; and how many in all."""
-        if self._pulls is None or self._pulls.arriving(uid) is None:
+        if self._pulls.arriving(uid) is None:
             return _fixed(self._local_ids(level, keys, uid))
         return self._arriving_ids(level, keys, uid)
 
@@ -232,7 +235,6 @@ class DicomMove:
         return [one.orthanc_id for one in self._archive.find(Query(Level.IMAGE, query))]
 
     def _arriving_ids(self, level: Level, keys: dict[str, str], uid: str) -> tuple[Callable[[int], list[str]], int]:
-        assert self._pulls is not None
         end = time.monotonic() + self._wait_s
         while (progress := self._pulls.progress(uid)) is None or progress.manifest is None:
             row = self._pulls.row(uid)
@@ -254,7 +256,7 @@ class DicomMove:
         given: set[int] = set()
 
         def ready(start: int) -> list[str]:
-            row = self._pulls.row(uid) if self._pulls is not None and progress.done else None
+            row = self._pulls.row(uid) if progress.done else None
             if row is not None and row.state in (State.REFUSED, State.FAILED):
                 raise RefusedError("not-here", row.reason)
             for index in chosen:

@@ -16,7 +16,7 @@ from pydicom.datadict import keyword_for_tag
 from usmed.domain.errors import PeerDataError
 from usmed.domain.lookup import NEARLINE, ONLINE, Level, Query
 from usmed.hospital.orthanc_host.answer import tag_and_vr
-from usmed.hospital.orthanc_host.find import RegionalFind
+from usmed.hospital.regional_find import Additions, RegionalFind
 
 JSON_TYPE = "application/dicom+json"
 
@@ -54,20 +54,21 @@ class QidoStudies:
         found = self._local(request)
         query = Query(Level.STUDY, request.keys, request.tags, case_sensitive=True)
         selector = self._regional.selector(query)
-        rows = []
-        remote_rows: list[dict[str, Any]] = []
-        replaced: set[str] = set()
+        added = Additions()
         if selector is not None:
-            region, remote = self._regional.remote(
-                query, selector, agent, lambda: [str(one.get("StudyInstanceUID", "")) for one in found]
+            added = self._regional.add(
+                query,
+                selector,
+                agent,
+                lambda: [str(one.get("StudyInstanceUID", "")) for one in found],
+                have_local=bool(found),
             )
-            replaced = {one.study_instance_uid for one in remote}
-            remote_rows = [self._regional.tags(Level.STUDY, selector, region, one) for one in remote]
+        rows = []
         for tags in found:
             uid = str(tags.get("StudyInstanceUID", ""))
-            if uid not in replaced:
+            if uid not in added.replaced:
                 rows.append({"InstanceAvailability": NEARLINE if self._regional.is_arriving(uid) else ONLINE, **tags})
-        rows += remote_rows
+        rows += [one.tags for one in added.entities]
         rows = rows[request.offset :]
         if request.limit:
             rows = rows[: request.limit]

@@ -119,13 +119,14 @@ class Hospital:
         *,
         address: str = "127.0.0.1",
         plain: bool = False,
+        tls: bool = True,
         settings: Mapping[str, str] | None = None,
         section: Mapping[str, Any] | None = None,
         modalities: Mapping[str, Any] | None = None,
         orthanc: Mapping[str, Any] | None = None,
     ) -> None:
         self.id, self.name, self.issuer, self.folder = hospital_id, name, issuer, folder
-        self.address, self.plain = address, plain
+        self.address, self.plain, self.tls = address, plain, tls
         self.http_port, self.dicom_port, self.federation_port = (free_port(address) for _ in range(3))
         self.aet = hospital_id.upper().replace("-", "")[:16]
         self.settings = dict(settings or {})
@@ -147,10 +148,10 @@ class Hospital:
         return {
             "id": self.id,
             "name": self.name,
-            "address": f"https://{self.address}:{self.federation_port}",
+            "address": f"http{'s' * self.tls}://{self.address}:{self.federation_port}",
             "public_key": public_key_text(self.key),
             "issuers": [self.issuer],
-            "tls_certificate": self.certificate_file.read_text(),
+            **({"tls_certificate": self.certificate_file.read_text()} if self.tls else {}),
         }
 
     @property
@@ -182,9 +183,12 @@ class Hospital:
                 "USMED_HOSPITAL": self.id,
                 "USMED_REGION_FILE": str(region_file),
                 "USMED_PRIVATE_KEY_FILE": str(self.key_file),
-                "USMED_TLS_CERTIFICATE_FILE": str(self.certificate_file),
-                "USMED_TLS_PRIVATE_KEY_FILE": str(self.tls_key_file),
             }
+            if self.tls:
+                environment |= {
+                    "USMED_TLS_CERTIFICATE_FILE": str(self.certificate_file),
+                    "USMED_TLS_PRIVATE_KEY_FILE": str(self.tls_key_file),
+                }
         environment |= self.settings
 
         def value(match: re.Match[str]) -> str:
@@ -340,11 +344,13 @@ class Hub:
             text=True,
         )
 
-    def consent(self, resource: Mapping[str, Any]) -> None:
-        """Record a FHIR Consent."""
-        path = self.folder / f"consent-{time.monotonic_ns()}.json"
-        path.write_text(json.dumps(resource), "utf-8")
-        self.command("consent", "record", str(path))
+    def consent(self, *resources: Mapping[str, Any]) -> list[str]:
+        """Record FHIR Consents with one command; return their ids."""
+        paths = [self.folder / f"consent-{time.monotonic_ns()}-{index}.json" for index in range(len(resources))]
+        for path, resource in zip(paths, resources, strict=True):
+            path.write_text(json.dumps(resource), "utf-8")
+        printed = self.command("consent", "record", *map(str, paths)).stdout
+        return re.findall(r"^recorded (\S+) version", printed, flags=re.M)
 
 
 class Region:

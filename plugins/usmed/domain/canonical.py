@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import json
+import math
 import re
 from typing import Any
 
@@ -60,13 +61,18 @@ def parse_json(data: bytes, *, limit_bytes: int) -> Any:
         limit_bytes: the most that is accepted.
 
     Raises:
-        PeerDataError: too large, not UTF-8, not JSON, nested deeper than 32, NaN, a member named twice
+        PeerDataError: too large, not UTF-8, not JSON, nested deeper than 32, NaN, infinite, a member named twice
             (RFC 8259 §4 leaves the meaning open, so two readers could see two documents), half a character.
     """
     if len(data) > limit_bytes:
         raise PeerDataError(f"JSON of {len(data)} bytes is over the limit of {limit_bytes}")
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique_members, parse_constant=_refuse_constant)
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_unique_members,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+        )
     except UnicodeDecodeError as error:
         raise PeerDataError("JSON is not UTF-8") from error
     except RecursionError as error:
@@ -88,6 +94,14 @@ def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    # 1e999 is JSON, but Python reads it as infinity, which no caller expects of a number.
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
 
 
 def _check_characters(value: Any) -> None:

@@ -28,7 +28,18 @@ HOSPITAL_SYSTEM = "urn:usmed:hospital"
 MODALITY_SYSTEM = "http://dicom.nema.org/resources/ontology/DCM"
 
 _SCHEMA = parse_json(files(__package__).joinpath("fhir_consent.schema.json").read_bytes(), limit_bytes=1 << 20)
-_VALIDATOR = jsonschema.Draft202012Validator(_SCHEMA)
+
+
+def _pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -> Iterable[jsonschema.ValidationError]:
+    """Match the whole text: Python's `$` also matches before a line break, and `\\d` any script's digits.
+
+    A deny for `parhon` and a line break would deny nobody.
+    """
+    if isinstance(instance, str) and not re.fullmatch(pattern, instance, re.ASCII):
+        yield jsonschema.ValidationError(f"{instance[:100]!r} does not match {pattern!r}")
+
+
+_VALIDATOR = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _pattern})(_SCHEMA)
 
 
 def consent_from_fhir(resource: Any, *, id: str, version: int) -> Consent:
@@ -138,15 +149,15 @@ def _day(text: str, path: str) -> date:
 
 def _instant(text: str, path: str) -> tuple[datetime, datetime]:
     """Return the first instant that `text` covers, and the first one after it, in UTC."""
-    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
-        day = _day(text, path)
-        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-        return start, start + timedelta(days=1)
     try:
-        moment = datetime.fromisoformat(text)
+        if len(text) == 10:
+            day = _day(text, path)
+            start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+            return start, start + timedelta(days=1)
+        # The schema has seen to it that there is a time zone.
+        moment = datetime.fromisoformat(text).astimezone(UTC)
     except ValueError as error:
         raise PeerDataError(f"{path}: {text!r} is not a FHIR dateTime") from error
-    if moment.tzinfo is None:
-        raise PeerDataError(f"{path}: {text!r} has a time without a time zone")
-    moment = moment.astimezone(UTC)
+    except OverflowError as error:
+        raise PeerDataError(f"{path}: {text!r} is beyond the calendar; leave out an end that never comes") from error
     return moment, moment

@@ -20,6 +20,8 @@ from usmed.hospital.identities import Poster
 log = logging.getLogger(__name__)
 
 DEADLINE_S = 20.0
+AFTER_DELETION_S = 10.0
+"""How long deletions are collected before all studies are compared with the hub's."""
 PAGE = 500
 BATCH = 200
 
@@ -45,8 +47,9 @@ class Feed:
         self._consents_changed = consents_changed
         self._reconcile_s = reconcile_s
         self._poll_s = poll_s
-        self._queue: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._stop = threading.Event()
+        self._deleted = threading.Event()
         self._threads = [
             threading.Thread(target=self._announce, name="feed", daemon=True),
             threading.Thread(target=self._watch, name="feed-watch", daemon=True),
@@ -65,11 +68,11 @@ class Feed:
 
     def stable(self, study_orthanc_id: str) -> None:
         """A study of this archive is stable (Orthanc's STABLE_STUDY)."""
-        self._queue.put(("stable", study_orthanc_id))
+        self._queue.put(study_orthanc_id)
 
     def deleted(self) -> None:
-        """A study was deleted. Orthanc does not say which UID it had, so the buckets are compared."""
-        self._queue.put(("compare", ""))
+        """A study was deleted. Orthanc does not say which UID it had, so the buckets are compared, soon."""
+        self._deleted.set()
 
     def reconcile(self) -> int:
         """Compare all buckets with the hub and mend what differs; return how many differed.
@@ -142,12 +145,9 @@ class Feed:
                 self.last_error = str(error)
                 log.warning("the hub was not told of %d change(s): %s", len(batch), error)
 
-    def _send(self, batch: list[tuple[str, str]]) -> None:
-        if any(kind == "compare" for kind, _ in batch):
-            self.reconcile()
-            return
+    def _send(self, batch: list[str]) -> None:
         records = []
-        for _, orthanc_id in batch:
+        for orthanc_id in batch:
             study = self._archive.study_by_orthanc_id(orthanc_id)
             record = self.record(study) if study is not None else None
             if record is not None:
@@ -164,7 +164,8 @@ class Feed:
         cursor, waited = 0, self._reconcile_s
         while True:
             try:
-                if waited >= self._reconcile_s:
+                if waited >= self._reconcile_s or (self._deleted.is_set() and waited >= AFTER_DELETION_S):
+                    self._deleted.clear()
                     self.reconcile()
                     waited = 0.0
                 answer = self._client.post(HUB, "/v1/consents/changes", {"since": cursor}, deadline_s=DEADLINE_S)

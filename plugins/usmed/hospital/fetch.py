@@ -1,10 +1,12 @@
 """Bringing studies here: what a lookup, an arrival, a click, a C-MOVE or a WADO-RS request sets in motion."""
 
 import logging
+import queue
+import threading
 from collections.abc import Callable, Iterable
 from datetime import date, datetime
 
-from usmed.domain.errors import PeerDataError
+from usmed.domain.errors import UsmedError
 from usmed.domain.identifiers import Naming
 from usmed.domain.lookup import Level, Query, RemoteAnswer, RemoteAnswers, Selector
 from usmed.domain.pull import State
@@ -37,11 +39,21 @@ class Fetch:
         self._archive = archive
         self._settings = settings
         self._clock = clock
+        self._found: queue.SimpleQueue[tuple[RemoteAnswers, str] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to take up what lookups found."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop; what was not taken up is found by the next lookup."""
+        self._found.put(None)
 
     def looked_up(self, answers: RemoteAnswers, agent: str) -> None:
-        """Start pulls after a lookup of one patient, if the hospital set it so."""
-        if self._settings.Automatic is AutomaticPull.LOOKUP:
-            self._prefetch(answers, agent)
+        """Start pulls after a lookup of one patient, if the hospital set it so. Returns at once."""
+        if answers.answers and self._settings.Automatic is AutomaticPull.LOOKUP:
+            self._found.put((answers, agent))
 
     def arrived(self, selector: Selector, agent: str) -> RemoteAnswers:
         """The patient is here (an order, an admission, a first image): fetch the priors, unless only clicks do."""
@@ -91,16 +103,22 @@ class Fetch:
             keys = {"StudyInstanceUID": selector.study_instance_uid}
         return self._lookup.find(Query(Level.STUDY, keys), selector, agent)
 
+    def _run(self) -> None:
+        while (found := self._found.get()) is not None:
+            try:
+                self._prefetch(*found)
+            except UsmedError as error:
+                log.warning("studies were not fetched ahead: %s", error)
+
     def _prefetch(self, answers: RemoteAnswers, agent: str) -> None:
-        for answer in self._limited(answers.answers):
-            row = self._pulls.row(answer.study_instance_uid)
+        wanted = self._limited(answers.answers)
+        pulls = self._pulls.rows({one.study_instance_uid for one in wanted})
+        for answer in wanted:
+            row = pulls.get(answer.study_instance_uid)
+            if row is None and self._archive.study(answer.study_instance_uid):
+                continue
             if row is None or (row.state is State.COMPLETE and row.instances < answer.instances):
-                if row is None and self._archive.study(answer.study_instance_uid):
-                    continue
-                try:
-                    self._pulls.ask(self._wanted(answers, answer), requested_by=agent, urgent=False)
-                except PeerDataError as error:
-                    log.warning("study %s is not fetched: %s", answer.study_instance_uid, error)
+                self._pulls.ask(self._wanted(answers, answer), requested_by=agent, urgent=False)
 
     def _limited(self, answers: Iterable[RemoteAnswer]) -> list[RemoteAnswer]:
         """Keep what the settings allow: modalities, age, the newest so many."""

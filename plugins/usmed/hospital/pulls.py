@@ -7,7 +7,7 @@ complete study. Instances are stored while they arrive; until the last is verifi
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -174,6 +174,16 @@ class Pulls:
     def row(self, study_instance_uid: str) -> PullRow | None:
         """Return the pull of a study."""
         return self._store.get(study_instance_uid)
+
+    def rows(self, study_instance_uids: Collection[str]) -> dict[str, PullRow]:
+        """Return the pulls of these studies, those that exist."""
+        return self._store.many(study_instance_uids)
+
+    def deleted(self, study_orthanc_id: str) -> None:
+        """Forget a finished pull whose guest copy somebody deleted: the study is elsewhere again."""
+        for row in self._store.all(State.COMPLETE):
+            if orthanc_id(row.patient_id, row.study_instance_uid) == study_orthanc_id:
+                self._store.forget(row.study_instance_uid)
 
     def recent(self, limit: int = 100) -> list[PullRow]:
         """Return the newest pulls."""

@@ -4,7 +4,7 @@ Whatever fails here, the local answer stands: local care never waits for, or fai
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,12 @@ from usmed.domain.lookup import (
     Selector,
     only_remote,
 )
+from usmed.domain.pull import State
 from usmed.hospital.archive import Archive
 from usmed.hospital.fetch import Fetch
 from usmed.hospital.lookup import FederatedLookup, shown_identifier
 from usmed.hospital.pulls import Pulls
+from usmed.hospital.store import PullRow
 
 log = logging.getLogger(__name__)
 
@@ -128,14 +130,14 @@ class RegionalFind:
             return Additions()
         if query.level is Level.PATIENT:
             return Additions() if have_local else Additions(tuple(self._patients(selector, found)))
-        partial = {one.study_instance_uid for one in found.answers if self._is_partial(one)}
+        pulls = self._pulls.rows({one.study_instance_uid for one in found.answers})
+        partial = {one.study_instance_uid for one in found.answers if _is_partial(one, pulls)}
         remote = only_remote(query.level, found.answers, local_uids(), partial)
-        entities = tuple(self._addition(query.level, selector, found, one) for one in remote)
+        entities = tuple(self._addition(selector, found, one, here=_is_here(one, pulls)) for one in remote)
         replaced = frozenset(one.study_instance_uid for one in remote) if query.level is Level.STUDY else frozenset()
         return Additions(entities, replaced)
 
-    def _addition(self, level: Level, selector: Selector, found: RemoteAnswers, answer: RemoteAnswer) -> Addition:
-        here = level is not Level.PATIENT and self._is_here(answer)
+    def _addition(self, selector: Selector, found: RemoteAnswers, answer: RemoteAnswer, *, here: bool) -> Addition:
         name = self._hospital_name(answer.holder)
         tags = {
             **answer.tags,
@@ -153,7 +155,7 @@ class RegionalFind:
         """Return the person, once, with the counts of what the region may show."""
         patients: dict[str, Addition] = {}
         for answer in found.answers:
-            one = self._addition(Level.PATIENT, selector, found, answer)
+            one = self._addition(selector, found, answer, here=False)
             patient = patients.setdefault(one.tags["PatientID"], one)
             counts = patient.tags
             counts["NumberOfPatientRelatedStudies"] = str(int(counts.get("NumberOfPatientRelatedStudies", 0)) + 1)
@@ -166,14 +168,13 @@ class RegionalFind:
         uid = str(query.keys["StudyInstanceUID"])
         return not self.is_arriving(uid) and bool(self._archive.study(uid))
 
-    def _is_here(self, answer: RemoteAnswer) -> bool:
-        return not self._is_partial(answer) and any(
-            one.instances >= answer.instances for one in self._archive.study(answer.study_instance_uid)
-        )
 
-    def _is_partial(self, answer: RemoteAnswer) -> bool:
-        """Tell whether a guest copy is here that lacks something the holder has."""
-        if self._pulls.arriving(answer.study_instance_uid) is not None:
-            return True
-        row = self._pulls.row(answer.study_instance_uid)
-        return row is not None and 0 < row.instances < answer.instances
+def _is_partial(answer: RemoteAnswer, pulls: Mapping[str, PullRow]) -> bool:
+    """Tell whether a guest copy is here that lacks something the holder has."""
+    row = pulls.get(answer.study_instance_uid)
+    return row is not None and (row.state is not State.COMPLETE or row.instances < answer.instances)
+
+
+def _is_here(answer: RemoteAnswer, pulls: Mapping[str, PullRow]) -> bool:
+    """Tell whether a whole guest copy is here, though under another of the patient's numbers."""
+    return answer.study_instance_uid in pulls and not _is_partial(answer, pulls)

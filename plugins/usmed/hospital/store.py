@@ -1,7 +1,7 @@
 """The node's own tables: the durable queue of pulls, and what it remembers of the hub's answers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -79,6 +79,14 @@ class PullStore:
                 sa.select(_pull).where(_pull.c.study_instance_uid == study_instance_uid)
             ).one_or_none()
         return _row(row._asdict()) if row else None
+
+    def many(self, study_instance_uids: Collection[str]) -> dict[str, PullRow]:
+        """Return the pulls of these studies, those that exist."""
+        if not study_instance_uids:
+            return {}
+        query = sa.select(_pull).where(_pull.c.study_instance_uid.in_(list(study_instance_uids)))
+        with self._database.read() as connection:
+            return {row.study_instance_uid: _row(row._asdict()) for row in connection.execute(query)}
 
     def is_guest(self, study_instance_uid: str) -> bool:
         """Tell whether a study came, or is coming, from another hospital, whatever its labels say now."""

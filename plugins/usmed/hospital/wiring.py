@@ -68,11 +68,13 @@ class Node:
         self.pulls.start()
         self.retention.start()
         self.feed.start()
+        self.fetch.start()
         self.arrivals.start()
 
     def stop(self) -> None:
         """Stop, losing nothing: what was begun is on disk."""
         self.arrivals.stop()
+        self.fetch.stop()
         self.feed.stop()
         self.listener.stop()
         self.pulls.stop()

@@ -10,7 +10,7 @@ from typing import Any
 
 import orthanc
 
-from usmed.domain.errors import ConfigurationError
+from usmed.domain.errors import ConfigurationError, UsmedError
 from usmed.hospital.orthanc_host import http, rest
 from usmed.hospital.orthanc_host.archive import OrthancArchive
 from usmed.hospital.orthanc_host.dicom_find import DicomFind
@@ -171,11 +171,18 @@ class _Changes:
             if self._node.settings.Pull.Automatic is AutomaticPull.ARRIVAL:
                 self._node.arrivals.study_began(resource)
         elif change == kinds.DELETED and level == orthanc.ResourceType.STUDY:
-            self._node.feed.deleted()
+            self._deleted(resource)
         elif change == kinds.ORTHANC_STARTED:
             self._started()
         elif change == kinds.ORTHANC_STOPPED:
             self._node.stop()
+
+    def _deleted(self, study_orthanc_id: str) -> None:
+        self._node.feed.deleted()
+        try:
+            self._node.pulls.deleted(study_orthanc_id)
+        except UsmedError as error:
+            log.error("a deleted guest copy is still listed: %s", error)
 
     def _started(self) -> None:
         alias_foreign_dicomweb_servers(self._node.outbound, self._root, dict(self._servers))

@@ -93,9 +93,13 @@ def is_single_value(value: str) -> bool:
     return bool(value.strip(" ")) and "\\" not in value and not WILDCARDS.intersection(value)
 
 
-def is_uid(value: str) -> bool:
-    """Tell whether `value` has the form of a UID (PS3.5 §9.1): digits and dots, at most 64."""
-    return 0 < len(value) <= MAXIMUM_LENGTH and all(part.isascii() and part.isdigit() for part in value.split("."))
+def is_uid(value: object) -> bool:
+    """Tell whether `value` is text of the form of a UID (PS3.5 §9.1): digits and dots, at most 64."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= MAXIMUM_LENGTH
+        and all(part.isascii() and part.isdigit() for part in value.split("."))
+    )
 
 
 def orthanc_id(*dicom_identifiers: str) -> str:

@@ -99,12 +99,12 @@ def parse_manifest(document: Any, *, source: str, requester: str, study_instance
     return manifest
 
 
-def _entry(sop: str, series: str, size: int, digest: str) -> ManifestEntry:
+def _entry(sop: Any, series: Any, size: Any, digest: Any) -> ManifestEntry:
     if not (is_uid(sop) and is_uid(series)):
         raise ValueError("an instance without valid UIDs")
     if type(size) is not int or not 0 < size <= MAXIMUM_INSTANCE_BYTES:
         raise ValueError("an instance of impossible size")
-    if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+    if not isinstance(digest, str) or len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
         raise ValueError("an instance without a SHA-256")
     return ManifestEntry(sop, series, size, digest)
 

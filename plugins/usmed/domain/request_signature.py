@@ -87,7 +87,7 @@ def verify_request(
         issued = datetime.fromtimestamp(claims["iat"], UTC)
     except (OverflowError, ValueError, OSError) as error:
         raise PeerDataError("the signature's time is not a time") from error
-    offset = now - issued
+    offset = issued - now
     if abs(offset) > CLOCK_TOLERANCE:
         raise PeerDataError(
             f"the request was signed {offset.total_seconds():+.0f} s from this clock, more than"

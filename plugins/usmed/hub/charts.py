@@ -92,20 +92,18 @@ def remove_unused(connection: Connection, candidates: Iterable[int]) -> set[Pati
     return freed
 
 
-def person_named(connection: Connection, identifier: PatientIdentifier) -> int | None:
-    """Return the person whom a number names; a number names one at most (see `index`)."""
-    query = (
+def person_named(identifier: PatientIdentifier) -> sa.Select[Any]:
+    """Query the person whom a number names; a number names one at most (see `index`)."""
+    return (
         sa.select(chart.c.person)
         .join_from(number, chart, number.c.chart == chart.c.id)
         .where(names(number, [identifier]), number.c.linked)
-        .limit(1)
     )
-    return connection.scalar(query)
 
 
-def of_person(connection: Connection, person: int) -> list[LinkedChart]:
-    """Return a person's charts."""
-    return _load(connection, chart.c.person == person)
+def of_persons(connection: Connection, persons: sa.Select[Any] | Collection[int]) -> list[LinkedChart]:
+    """Return the charts of these persons."""
+    return _load(connection, chart.c.person.in_(persons))
 
 
 def of_hospital(connection: Connection, hospital: str, numbers: Collection[PatientIdentifier]) -> list[LinkedChart]:

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import batched
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from usmed.domain.canonical import canonical_json
 from usmed.domain.consent import Consent
 from usmed.domain.fhir_consent import consent_from_fhir
 from usmed.domain.identifiers import PatientIdentifier
@@ -25,7 +25,7 @@ class StoredConsent:
         id, version: what identifies it; versions count from 1.
         status: FHIR R4 Consent.status.
         patient: the number it was given under.
-        resource: the FHIR R4 Consent.
+        text: the FHIR R4 Consent, canonical JSON.
         recorded: Unix time in seconds.
     """
 
@@ -33,12 +33,24 @@ class StoredConsent:
     version: int
     status: str
     patient: PatientIdentifier
-    resource: dict[str, Any]
+    text: str
     recorded: int
+
+    @property
+    def resource(self) -> dict[str, Any]:
+        """Return the FHIR R4 Consent."""
+        resource: dict[str, Any] = json.loads(self.text)
+        return resource
 
     def to_domain(self) -> Consent:
         """Return it as the types that decide."""
-        return consent_from_fhir(self.resource, id=self.id, version=self.version)
+        return _to_domain(self.id, self.version, self.text)
+
+
+@lru_cache(maxsize=4096)
+def _to_domain(consent_id: str, version: int, text: str) -> Consent:
+    # Checking the profile takes as long as a query does, and a version never changes.
+    return consent_from_fhir(json.loads(text), id=consent_id, version=version)
 
 
 def current(connection: Connection, consent_id: str) -> StoredConsent | None:
@@ -70,7 +82,7 @@ def save(connection: Connection, one: StoredConsent) -> None:
             status=one.status,
             issuer=one.patient.issuer,
             value=one.patient.value,
-            resource=canonical_json(one.resource).decode("utf-8"),
+            resource=one.text,
             recorded=one.recorded,
             current=True,
         )
@@ -116,7 +128,7 @@ def _load(connection: Connection, condition: sa.ColumnElement[bool]) -> list[Sto
             row.version,
             row.status,
             PatientIdentifier(row.issuer, row.value),
-            json.loads(row.resource),
+            row.resource,
             row.recorded,
         )
         for row in connection.execute(query)

@@ -43,6 +43,15 @@ def check(schema: str, body: Any) -> None:
 
 @cache
 def _validator(schema: str) -> Any:
-    # `#/components/…` has to be resolvable from the schema's own root.
-    root = {"$ref": f"#/components/schemas/{schema}", "components": description()["components"]}
-    return jsonschema.Draft202012Validator(root)
+    return jsonschema.Draft202012Validator(_inlined(description()["components"]["schemas"][schema]))
+
+
+def _inlined(schema: Any) -> Any:
+    """Put in place of each reference what it refers to: following one costs more than the check itself."""
+    if isinstance(schema, list):
+        return [_inlined(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(description()["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
+    return {name: _inlined(one) for name, one in schema.items()}

@@ -8,6 +8,7 @@ from uuid import uuid4
 from sqlalchemy import Connection
 
 from usmed.domain.audit import AuditEvent, AuditEventType
+from usmed.domain.canonical import canonical_json
 from usmed.domain.consent import Consent
 from usmed.domain.errors import PeerDataError
 from usmed.domain.fhir_consent import consent_from_fhir
@@ -86,7 +87,7 @@ class Registry:
                 last.version + 1,
                 WITHDRAWN,
                 last.patient,
-                {**last.resource, "status": WITHDRAWN},
+                _text({**last.resource, "status": WITHDRAWN}),
                 int(now.timestamp()),
             )
             self._save(connection, withdrawn)
@@ -124,7 +125,7 @@ class Registry:
             }
             if len(persons) != 1:
                 return []
-            known = {number for one in charts.of_person(connection, persons.pop()) for number in one.linked}
+            known = {number for one in charts.of_persons(connection, persons) for number in one.linked}
             return consents.of_numbers(connection, known)
 
     def changes(self, hospital: Hospital, since: int) -> tuple[list[PatientIdentifier], int]:
@@ -153,7 +154,7 @@ class Registry:
             problems.append(f"$.id: consent {consent_id!r} was withdrawn; record the new one under another id")
         if problems:
             raise PeerDataError("; ".join(problems))
-        return StoredConsent(consent_id, version, ACTIVE, patient, document, int(now.timestamp()))
+        return StoredConsent(consent_id, version, ACTIVE, patient, _text(document), int(now.timestamp()))
 
     def _strangers(self, consent: Consent) -> Iterable[str]:
         """A misspelt hospital would make a permit useless and, worse, a deny."""
@@ -175,10 +176,12 @@ class Registry:
         consents.note_change(connection, self._numbers_of(connection, one.patient))
 
     def _numbers_of(self, connection: Connection, number: PatientIdentifier) -> set[PatientIdentifier]:
-        person = charts.person_named(connection, number)
-        if person is None:
-            return {number}
-        return {number, *(each for one in charts.of_person(connection, person) for each in one.linked)}
+        person = charts.of_persons(connection, charts.person_named(number))
+        return {number, *(each for one in person for each in one.linked)}
+
+
+def _text(resource: Any) -> str:
+    return canonical_json(resource).decode("utf-8")
 
 
 def _event(one: StoredConsent, by: str, now: datetime, what: str) -> AuditEvent:

@@ -3,15 +3,16 @@
 from collections import Counter
 from collections.abc import Callable, Set
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import datetime
+from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
-from usmed.domain.consent import AccessRequest, Purpose, StudyFacts, decide
+from usmed.domain.consent import AccessRequest, Purpose, decide
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.region import Hospital, RegionManifest
-from usmed.domain.study_record import StudyRecord
 from usmed.hub import charts, consents, studies
 from usmed.hub.charts import LinkedChart
 from usmed.platform.audit_log import AuditLog
@@ -64,14 +65,14 @@ class Resolver:
         """
         now = self._clock()
         with self._database.read() as connection:
-            persons = _persons(connection, question)
+            known = charts.of_persons(connection, _persons(question))
+            persons = {one.person for one in known}
             answer, reason = NOTHING, "names several patients" if persons else "nobody known"
             patient = question.identifier
             if len(persons) == 1:
-                person = charts.of_person(connection, persons.pop())
-                patient = patient or min((number for one in person for number in one.linked), default=None)
+                patient = patient or min((number for one in known for number in one.linked), default=None)
                 others = self._region().hospitals.keys() - {hospital.id}
-                answer, reason = _answer(connection, person, hospital, others, purpose, now)
+                answer, reason = _answer(connection, known, hospital, others, purpose, now)
         self._audit.append(
             AuditEvent(
                 now,
@@ -88,24 +89,12 @@ class Resolver:
         return answer
 
 
-def study_facts(hospital: str, record: StudyRecord) -> StudyFacts:
-    """Return what a decision needs to know of a study that `hospital` made."""
-    day = record.study_date
-    return StudyFacts(
-        record.study_instance_uid,
-        hospital,
-        frozenset(record.modalities),
-        date(int(day[:4]), int(day[4:6]), int(day[6:])) if day else None,
-    )
-
-
-def _persons(connection: Connection, question: Question) -> set[int]:
+def _persons(question: Question) -> sa.Select[Any]:
     if question.identifier is not None:
-        person = charts.person_named(connection, question.identifier)
-        return set() if person is None else {person}
+        return charts.person_named(question.identifier)
     if question.study_instance_uid:
-        return studies.persons_by_study(connection, question.study_instance_uid)
-    return studies.persons_by_accession_number(connection, question.accession_number)
+        return studies.persons_by_study(question.study_instance_uid)
+    return studies.persons_by_accession_number(question.accession_number)
 
 
 def _answer(
@@ -123,13 +112,12 @@ def _answer(
     permitted = [
         study
         for study in studies.of_charts(connection, known)
-        if study.hospital in others
-        and decide(given, request, study_facts(study.hospital, study.record), now.astimezone(UTC)).permitted
+        if study.facts.source in others and decide(given, request, study.facts, now).permitted
     ]
     if not permitted:
         return NOTHING, "no permission, or no study at another hospital"
     visible = {study.chart for study in permitted}
     visible |= {key for key, one in known.items() if one.chart.hospital == hospital.id}
     identifiers = {number for key in visible for number in known[key].linked}
-    holders = Counter(study.hospital for study in permitted)
+    holders = Counter(study.facts.source for study in permitted)
     return Resolution(tuple(sorted(identifiers)), tuple(sorted(holders.items()))), ""

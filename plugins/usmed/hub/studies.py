@@ -1,26 +1,27 @@
 """Queries on the studies that hospitals have announced."""
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from itertools import batched, groupby
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from usmed.domain.canonical import canonical_json, parse_json
-from usmed.domain.study_record import StudyRecord, bucket_digest, bucket_of, parse_study_record
+from usmed.domain.canonical import canonical_json
+from usmed.domain.consent import StudyFacts
+from usmed.domain.study_record import StudyRecord, bucket_digest, bucket_of
 from usmed.hub.tables import SLICE, chart, insert, study
-
-_RECORD_LIMIT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class LocatedStudy:
-    """A study, the hospital that made it, and the chart it is under."""
+    """What a decision needs to know of a study, and the chart it is under."""
 
-    hospital: str
     chart: int
-    record: StudyRecord
+    facts: StudyFacts
 
 
 def save(connection: Connection, hospital: str, records: Mapping[StudyRecord, int]) -> set[int]:
@@ -88,25 +89,34 @@ def of_charts(connection: Connection, charts: Iterable[int]) -> list[LocatedStud
     found: list[LocatedStudy] = []
     for part in batched(charts, SLICE, strict=False):
         query = sa.select(study.c.hospital, study.c.chart, study.c.record).where(study.c.chart.in_(part))
-        for row in connection.execute(query):
-            record = parse_study_record(parse_json(row.record.encode(), limit_bytes=_RECORD_LIMIT_BYTES))
-            found.append(LocatedStudy(row.hospital, row.chart, record))
+        found += [LocatedStudy(row.chart, _facts(row.hospital, row.record)) for row in connection.execute(query)]
     return found
 
 
-def persons_by_study(connection: Connection, study_instance_uid: str) -> set[int]:
-    """Return the persons under whom hospitals hold a study of this UID."""
-    return _persons(connection, study.c.study_instance_uid == study_instance_uid)
+def persons_by_study(study_instance_uid: str) -> sa.Select[Any]:
+    """Query the persons under whom hospitals hold a study of this UID."""
+    return _persons(study.c.study_instance_uid == study_instance_uid)
 
 
-def persons_by_accession_number(connection: Connection, accession_number: str) -> set[int]:
-    """Return the persons with a study of this accession number, at any hospital."""
-    return _persons(connection, study.c.accession_number == accession_number)
+def persons_by_accession_number(accession_number: str) -> sa.Select[Any]:
+    """Query the persons with a study of this accession number, at any hospital."""
+    return _persons(study.c.accession_number == accession_number)
 
 
-def _persons(connection: Connection, condition: sa.ColumnElement[bool]) -> set[int]:
-    query = sa.select(chart.c.person).join_from(study, chart, study.c.chart == chart.c.id).where(condition)
-    return set(connection.scalars(query.distinct()))
+def _persons(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    return sa.select(chart.c.person).join_from(study, chart, study.c.chart == chart.c.id).where(condition)
+
+
+def _facts(hospital: str, record: str) -> StudyFacts:
+    # Checked when it came in.
+    document = json.loads(record)
+    day = document["study_date"]
+    return StudyFacts(
+        document["study_instance_uid"],
+        hospital,
+        frozenset(document["modalities"]),
+        date(int(day[:4]), int(day[4:6]), int(day[6:])) if day else None,
+    )
 
 
 def _of(hospital: str, uids: Iterable[str]) -> sa.ColumnElement[bool]:

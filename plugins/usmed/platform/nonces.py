@@ -41,10 +41,8 @@ class NonceStore:
         row = {"sender": sender, "jti": jti, "expires": int(expires.timestamp()) + 1}
         prune = self._pruned_at is None or abs(now - self._pruned_at) > MEMORY
         insert = self._insert(_nonce).values(row).on_conflict_do_nothing().returning(_nonce.c.jti)
-        with self._database.write() as connection:
-            is_new = connection.execute(insert).first() is not None
+        with self._database.autocommit() as connection:
             if prune:
                 self._pruned_at = now
                 connection.execute(sa.delete(_nonce).where(_nonce.c.expires < int(now.timestamp())))
-        # Said only after the commit.
-        return is_new
+            return connection.execute(insert).first() is not None

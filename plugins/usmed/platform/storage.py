@@ -6,11 +6,13 @@ package that stores something, each with a version table of its own.
 """
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -18,8 +20,9 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from usmed.domain.errors import ConfigurationError, UsmedError
 
@@ -27,6 +30,9 @@ PLATFORM_CHAIN = "usmed.platform.storage_migrations"
 BUSY_TIMEOUT_S = 10
 MIGRATION_LOCK = 0x75736D6564
 """Key of the PostgreSQL advisory lock that lets one process at a time migrate ("usmed" in ASCII)."""
+
+IDLE_S = 1.0
+"""A connection that was not used for longer is checked before it is used again."""
 
 _WRITING = "usmed_writing"
 # Alembic keeps the migration that runs in module globals.
@@ -75,6 +81,20 @@ class Database:
             connection.execution_options(**{_WRITING: True})
             with connection.begin():
                 yield connection
+
+    @contextmanager
+    def autocommit(self) -> Iterator[Connection]:
+        """Give a connection for a single statement, durable by itself: on PostgreSQL one round trip, not three.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        if not self.is_postgresql:
+            with self.write() as connection:
+                yield connection
+            return
+        with _translated(), self._engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
     def close(self) -> None:
         """Close the pooled connections."""
@@ -176,10 +196,8 @@ def _engine(url: URL) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    return create_engine(
+    engine = create_engine(
         url,
-        # A restarted PostgreSQL leaves dead connections in the pool.
-        pool_pre_ping=True,
         pool_size=5,
         max_overflow=30,
         connect_args={
@@ -189,6 +207,25 @@ def _engine(url: URL) -> Engine:
             "options": f"-c lock_timeout={BUSY_TIMEOUT_S * 1000}",
         },
     )
+    event.listen(engine, "checkin", _remember_use)
+    event.listen(engine, "checkout", _check_idle)
+    return engine
+
+
+def _remember_use(_connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _check_idle(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+    """A restarted PostgreSQL leaves dead connections in the pool; asking each time would cost a round trip."""
+    if time.monotonic() - record.info.get("used_at", time.monotonic()) < IDLE_S:
+        return
+    try:
+        connection.autocommit = True
+        connection.execute("")
+        connection.autocommit = False
+    except psycopg.Error as error:
+        raise DisconnectionError from error
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

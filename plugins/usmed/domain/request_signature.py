@@ -6,6 +6,7 @@ This module builds and checks claims; that a `jti` is new is for the caller's st
 """
 
 import hashlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,7 +26,15 @@ CLOCK_TOLERANCE = timedelta(seconds=60)
 """How far two clocks may be apart; a nonce has to be remembered for twice as long."""
 LIMIT_BYTES = 8192
 
-_REGISTRY = jws.JWSRegistry(algorithms=[ALGORITHM], strict_check_header=True)
+
+class _Registry(jws.JWSRegistry):
+    """What the library accepts. Its own limit of 128,000 would refuse the manifest of a study of 480 instances."""
+
+    # Callers' limits are checked before anything is decoded.
+    max_payload_length = sys.maxsize
+
+
+_REGISTRY = _Registry(algorithms=[ALGORITHM], strict_check_header=True)
 _MEMBERS = {"iss": str, "aud": str, "htm": str, "htu": str, "ath": str, "iat": int, "jti": str}
 _ANSWER_MEMBERS = {"iss": str, "aud": str, "jti": str, "status": int, "ath": str}
 
@@ -150,7 +159,7 @@ def _payload(token: str, keys: Keys, limit_bytes: int) -> tuple[str, bytes]:
     if len(token) > limit_bytes * 4 // 3 + 1024 or not token.isascii():
         raise PeerDataError("the signature is not a JWS")
     try:
-        header = jws.extract_compact(token.encode("ascii")).headers()
+        header = jws.extract_compact(token.encode("ascii"), registry=_REGISTRY).headers()
     except (JoseError, ValueError, TypeError, KeyError) as error:
         raise PeerDataError("the signature is not a JWS") from error
     sender = header.get("kid")

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from cryptography import x509
 from joserfc.jwk import OKPKey
 
 from usmed.domain.canonical import base64url_decode
@@ -85,6 +86,7 @@ def parse_region(document: Any, source: str) -> RegionManifest:
     if "national_number" in root:
         element = reader.mapping(root["national_number"], "$.national_number", {"issuer", "kind"}, set())
         issuer = reader.typed(element, "issuer", str, "$.national_number")
+        issuer = reader.issuer(issuer, "$.national_number.issuer") if issuer is not None else None
         kind = reader.typed(element, "kind", str, "$.national_number")
         if kind is not None and kind != "ro.cnp":
             reader.problems.append("$.national_number.kind: only 'ro.cnp' is known")
@@ -96,7 +98,7 @@ def parse_region(document: Any, source: str) -> RegionManifest:
     for position, element in enumerate(elements):
         path = f"$.hospitals[{position}]"
         hospital = reader.hospital(element, path)
-        if hospital.id in hospitals:
+        if hospital.id and hospital.id in hospitals:
             reader.problems.append(f"{path}.id: {hospital.id!r} is there twice")
         for other in hospitals.values():
             for issuer in set(other.issuers) & set(hospital.issuers):
@@ -155,19 +157,13 @@ class _Reader:
 
     def member(self, element: dict[str, Any], path: str) -> tuple[str, OKPKey, str]:
         address = self.typed(element, "address", str, path) or ""
-        if address:
-            parts = urlsplit(address)
-            if (
-                parts.scheme not in ("http", "https")
-                or not parts.hostname
-                or parts.path not in ("", "/")
-                or parts.query
-            ):
-                self.problems.append(f"{path}.address: must be http(s)://host[:port], nothing after it")
+        if address and not _is_base_url(address):
+            self.problems.append(f"{path}.address: must be http(s)://host[:port], nothing after it")
         certificate = ""
         if "tls_certificate" in element:
             certificate = self.typed(element, "tls_certificate", str, path) or ""
-            if certificate and "-----BEGIN CERTIFICATE-----" not in certificate:
+            # Read here and not at the first connection: a wrong one is a fault of the manifest, not of the peer.
+            if certificate and not _is_pem_certificate(certificate):
                 self.problems.append(f"{path}.tls_certificate: is not a PEM certificate")
         return address.rstrip("/"), self.key(element, path), certificate
 
@@ -185,17 +181,47 @@ class _Reader:
         hospital_id = self.typed(element, "id", str, path) or ""
         if hospital_id and (not re.fullmatch(r"[a-z0-9-]{1,32}", hospital_id) or hospital_id == HUB):
             self.problems.append(f"{path}.id: must be 1 to 32 of a-z, 0-9 and -, and not {HUB!r}")
-        issuers = self.typed(element, "issuers", list, path) or []
-        if "issuers" in element and not issuers:
+        listed = self.typed(element, "issuers", list, path)
+        if listed == []:
             self.problems.append(f"{path}.issuers: names no issuer")
-        for issuer in issuers:
-            try:
-                patient_identifier(issuer, "1")
-            except PeerDataError as error:
-                self.problems.append(f"{path}.issuers: {error}")
+        issuers = tuple(self.issuer(one, f"{path}.issuers[{n}]") for n, one in enumerate(listed or ()))
         address, key, certificate = self.member(element, path)
         name = self.typed(element, "name", str, path) or ""
-        return Hospital(hospital_id, address, key, certificate, name, tuple(map(str, issuers)))
+        return Hospital(hospital_id, address, key, certificate, name, tuple(filter(None, issuers)))
+
+    def issuer(self, value: Any, path: str) -> str:
+        """Return an issuer as identifiers carry it, without padding; empty if it is none."""
+        try:
+            return patient_identifier(value, "1").issuer
+        except PeerDataError as error:
+            self.problems.append(f"{path}: {error}")
+            return ""
+
+
+def _is_base_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    return (
+        parts.scheme in ("http", "https")
+        and bool(parts.hostname)
+        and port != 0
+        and text.isprintable()
+        and " " not in text
+        and "@" not in parts.netloc
+        and parts.path in ("", "/")
+        and "?" not in text
+        and "#" not in text
+    )
+
+
+def _is_pem_certificate(text: str) -> bool:
+    try:
+        return bool(x509.load_pem_x509_certificates(text.encode("utf-8")))
+    except ValueError:
+        return False
 
 
 def public_key(text: str) -> OKPKey:

@@ -77,7 +77,7 @@ def _read(query: Any) -> tuple[Level, dict[str, str], dict[str, tuple[int, int]]
     tags: dict[str, tuple[int, int]] = {}
     for index in range(query.GetFindQuerySize()):
         group, element = query.GetFindQueryTagGroup(index), query.GetFindQueryTagElement(index)
-        value = query.GetFindQueryValue(index)
+        value = _value(query, index)
         if (group, element) == (0x0008, 0x0052):
             level = Level.IMAGE if value.strip() == "INSTANCE" else Level(value.strip())
         elif (group, element) != (0x0008, 0x0005) and element != 0:
@@ -90,6 +90,14 @@ def _read(query: Any) -> tuple[Level, dict[str, str], dict[str, tuple[int, int]]
     if level is None:
         raise orthanc.OrthancException(8, "Missing QueryRetrieveLevel in C-FIND")
     return level, keys, tags
+
+
+def _value(query: Any, index: int) -> str:
+    """Return a key's value. The SDK refuses to give one for an empty key of a binary VR (Rows, say): it is empty."""
+    try:
+        return str(query.GetFindQueryValue(index))
+    except orthanc.OrthancException:
+        return ""
 
 
 _COMPUTED = frozenset({"RetrieveAETitle", "InstanceAvailability", "TimezoneOffsetFromUTC", "SpecificCharacterSet"})

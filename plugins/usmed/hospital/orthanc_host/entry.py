@@ -110,13 +110,15 @@ def _register(node: Node, archive: OrthancArchive, configuration: Mapping[str, A
         remote_ids=find.remote_ids,
     )
     alias = f"/{root}/servers/{STOW_ALIAS}"
+    # The filter gets the method as the SDK's plain number.
+    methods = {int(getattr(orthanc.HttpMethod, name)): name for name in ("GET", "POST", "PUT", "DELETE")}
 
     def filter_request(uri: str, **request: Any) -> bool:
         if uri.startswith(alias):
             return False
         headers = request.get("headers", {})
         return http_filter.admit(
-            request["method"].name if hasattr(request["method"], "name") else str(request["method"]),
+            methods.get(int(request["method"]), ""),
             uri,
             request.get("get", {}),
             http.user_of(headers),

@@ -222,7 +222,7 @@ class Hospital:
             assert self.process.running, f"{self.process.exit_code}: {self.process.text()[-3000:]}"
             try:
                 return self.session.get(f"{self.url}/system", timeout=2).status_code == 200
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 return False
 
         eventually(ready, 30, f"Orthanc of {self.id}")
@@ -324,7 +324,7 @@ class Hub:
             try:
                 url = f"https://{self.address}:{self.port}/health"
                 return requests.get(url, timeout=2, verify=str(self.certificate_file)).status_code == 200
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 return False
 
         eventually(ready, 30, "the hub")

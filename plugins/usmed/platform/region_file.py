@@ -12,7 +12,7 @@ from usmed.domain.region import RegionManifest, parse_region
 LIMIT_BYTES = 4 << 20
 
 
-class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc] - PyYAML comes without types
+class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML leaves open what a key named twice means (YAML 1.2 §3.2.1.3 forbids it); PyYAML takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from flask import Flask
+from joserfc.jwk import OKPKey
 
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.errors import ConfigurationError, UsmedError
 from usmed.domain.identifiers import Naming
-from usmed.domain.region import RegionManifest
+from usmed.domain.region import Hospital, RegionManifest
 from usmed.hospital.archive import Archive
 from usmed.hospital.arrivals import Arrivals
 from usmed.hospital.circuit import Circuit
@@ -21,7 +22,7 @@ from usmed.hospital.feed import Feed
 from usmed.hospital.fetch import Fetch
 from usmed.hospital.identities import Identities
 from usmed.hospital.lookup import FederatedLookup
-from usmed.hospital.outbound import Outbound
+from usmed.hospital.outbound import Kind, Outbound
 from usmed.hospital.pages import create_pages
 from usmed.hospital.pulls import Pulls
 from usmed.hospital.region_panel import RegionPanel
@@ -100,15 +101,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
     Raises:
         ConfigurationError: the region manifest, the key or the database do not fit.
     """
-    region = load_region(Path(settings.RegionFile))
-    own = region.hospitals.get(settings.Hospital)
-    if own is None:
-        raise ConfigurationError(settings.RegionFile, [f"{SECTION}.Hospital: {settings.Hospital!r} is not in it"])
-    key = load_private_key(Path(settings.PrivateKeyFile))
-    if public_key_text(key) != public_key_text(own.key):
-        raise ConfigurationError(
-            settings.PrivateKeyFile, [f"does not belong to the public_key of {own.id!r} in {settings.RegionFile}"]
-        )
+    region, own, key = _membership(settings)
     naming = Naming(own.issuers[0], region.national_number)
     identity = Identity(own.id, key)
     database = open_database(settings.DatabaseUrl or f"sqlite:///{storage_directory / 'usmed.db'}", [CHAIN])
@@ -263,6 +256,32 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         pages=pages,
         listener=FederationListener(guard, settings.Federation),
     )
+
+
+def _membership(settings: Settings) -> tuple[RegionManifest, Hospital, OKPKey]:
+    """Return the region, this hospital in it, and its private key.
+
+    Raises:
+        ConfigurationError: they do not fit together.
+    """
+    region = load_region(Path(settings.RegionFile))
+    key = load_private_key(Path(settings.PrivateKeyFile))
+    own = region.hospitals.get(settings.Hospital)
+    problems = [
+        f"{SECTION}.Foreign.{kind}.{name}: there is no hospital {hospital!r} in {settings.RegionFile}"
+        for kind in Kind
+        for name, hospital in getattr(settings.Foreign, kind.value).items()
+        if hospital not in region.hospitals
+    ]
+    if own is None:
+        problems.append(f"{SECTION}.Hospital: there is no hospital {settings.Hospital!r} in {settings.RegionFile}")
+    elif public_key_text(key) != public_key_text(own.key):
+        problems.append(
+            f"{SECTION}.PrivateKeyFile: does not belong to the public_key of {own.id!r} in {settings.RegionFile}"
+        )
+    if own is None or problems:
+        raise ConfigurationError("Orthanc's configuration", problems)
+    return region, own, key
 
 
 def utc_now() -> datetime:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -378,14 +379,16 @@ class Region:
         """Start the hub, then the hospitals."""
         self.write_manifest(extra)
         self.hub.start(self.file)
-        for one in self.hospitals.values():
-            one.start(self.file)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda one: one.start(self.file), self.hospitals.values()))
 
     def stop(self) -> None:
         """End everything."""
-        for one in self.hospitals.values():
-            one.stop()
+        with ThreadPoolExecutor() as pool:
+            ends = [pool.submit(one.stop) for one in self.hospitals.values()]
         self.hub.stop()
+        for end in ends:
+            end.result()
 
     def __getitem__(self, hospital_id: str) -> Hospital:
         return self.hospitals[hospital_id]

@@ -149,24 +149,24 @@ def read_frames(
     """
     for index in expected:
         entry = entries[index]
-        got, size = _HEADER.unpack(_exactly(read, _HEADER.size))
+        got, size = _HEADER.unpack(_exactly(read, _HEADER.size, f"before instance {entry.sop_instance_uid}"))
         if got != index or size != entry.size_bytes:
             raise PeerDataError(f"the stream brings something else than instance {entry.sop_instance_uid}")
-        data = _exactly(read, size)
+        data = _exactly(read, size, f"in instance {entry.sop_instance_uid}")
         if sha256_hex(data) != entry.sha256:
             raise PeerDataError(f"instance {entry.sop_instance_uid} was altered: its SHA-256 is not the manifest's")
         yield index, data
-    if _exactly(read, _HEADER.size) != _END:
+    if _exactly(read, _HEADER.size, "before its end") != _END:
         raise PeerDataError("the stream goes on after its end")
 
 
-def _exactly(read: Callable[[int], bytes], size: int) -> bytes:
+def _exactly(read: Callable[[int], bytes], size: int, where: str) -> bytes:
     parts = []
     left = size
     while left:
         part = read(min(left, 1 << 20))
         if not part:
-            raise PeerDataError("the stream was cut short")
+            raise PeerDataError(f"the stream was cut short {where}")
         parts.append(part)
         left -= len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -116,6 +116,10 @@ class Pulls:
         self._arriving: dict[str, str] = {}
         self._stopping = False
         self._thread = threading.Thread(target=self._dispatch, name="pulls", daemon=True)
+        # Known before the first request: Orthanc answers a moment before it tells that it has started.
+        for row in store.all():
+            if row.state is not State.COMPLETE and (row.state in UNFINISHED or row.manifest):
+                self._mark(row, arriving=True)
 
     # ---- asking ----
 
@@ -220,7 +224,10 @@ class Pulls:
         """Start what is due; return how long nothing more will be."""
         now = int(self._clock().timestamp())
         nearest = now + 3600
-        for row in self._store.all(State.QUEUED, State.WAITING):
+        for row in self._store.all(State.QUEUED, State.WAITING, State.RUNNING):
+            if row.state is State.RUNNING:
+                self._take_up_lost(row.study_instance_uid)
+                continue
             if row.state is State.WAITING:
                 if row.due > now:
                     nearest = min(nearest, row.due)
@@ -238,6 +245,19 @@ class Pulls:
             threading.Thread(target=self._run, args=(progress,), name="pull", daemon=True).start()
         return max(0.2, nearest - now)
 
+    def _take_up_lost(self, study_instance_uid: str) -> None:
+        """Go on with a pull whose end could not be written down, as on a full disk: nobody runs it any more.
+
+        Only this thread starts pulls, so one that is not among the running ones stays so while it is looked at.
+        """
+        if self.progress(study_instance_uid) is not None:
+            return
+        row = self._store.get(study_instance_uid)
+        if row is not None and row.state is State.RUNNING:
+            due = self._clock() + backoff(max(1, row.attempts))
+            reason = "the last try ended badly, and how could not be written down (is the disk full?)"
+            self._store.move(study_instance_uid, Event.INTERRUPTED, reason=reason, due=int(due.timestamp()) + 1)
+
     def _run(self, progress: Progress) -> None:
         uid = progress.row.study_instance_uid
         try:
@@ -248,7 +268,7 @@ class Pulls:
                 self._finish(progress, Event.REFUSED, str(error), Outcome.DENIED)
             except IdentityConflictError as error:
                 self._finish(progress, Event.GAVE_UP, str(error), Outcome.FAILURE)
-            except (TransportError, PeerDataError, ArchiveError) as error:
+            except UsmedError as error:
                 self._interrupted(progress, error)
         except Exception as error:
             log.exception("pull of %s failed", uid)
@@ -309,7 +329,8 @@ class Pulls:
         if missing:
             # The first instance comes alone: it makes the study, which is then labelled before any other arrives.
             self._stream(progress, manifest, filing, missing[:1])
-            self._archive.label(study, add=[GUEST_LABEL, ARRIVING_LABEL])
+            # In this order: a guest copy that is not marked as arriving is a whole one.
+            self._archive.label(study, add=[ARRIVING_LABEL, GUEST_LABEL])
             self._stream_all(progress, manifest, filing, missing[1:])
         self._check_whole(progress, manifest, study)
         self._archive.set_provenance(
@@ -348,17 +369,20 @@ class Pulls:
         Returns:
             The manifest, and for each entry whether it is verified and stored already.
         """
-        answer = self._client.post(
-            row.source,
-            MANIFEST_PATH,
-            self._request(row),
-            deadline_s=MANIFEST_DEADLINE_S,
-            limit_bytes=LIMIT_BYTES * 2,
-        )
-        token = answer.get("manifest") if isinstance(answer, dict) else None
-        if not isinstance(token, str):
-            raise PeerDataError(f"{row.source} answered without a manifest")
-        manifest = self._read_manifest(row, token)
+        try:
+            answer = self._client.post(
+                row.source,
+                MANIFEST_PATH,
+                self._request(row),
+                deadline_s=MANIFEST_DEADLINE_S,
+                limit_bytes=LIMIT_BYTES * 2,
+            )
+            token = answer.get("manifest") if isinstance(answer, dict) else None
+            if not isinstance(token, str):
+                raise PeerDataError("it is missing")
+            manifest = self._read_manifest(row, token)
+        except PeerDataError as error:
+            raise PeerDataError(f"the manifest from {row.source} is not accepted: {error}") from error
         if row.identifiers and manifest.identifier not in row.identifiers:
             raise IdentityConflictError(
                 f"{row.source} says that this study is of another patient than the one asked for"
@@ -453,13 +477,18 @@ class Pulls:
         self, progress: Progress, manifest: StudyManifest, filing: Filing, index: int, dicom: bytes
     ) -> None:
         entry = manifest.entries[index]
-        check_instance(
-            dicom,
-            study_instance_uid=manifest.study_instance_uid,
-            sop_instance_uid=entry.sop_instance_uid,
-            patient_id=manifest.identifier.value,
-        )
-        study = self._archive.store(file_under(dicom, filing))
+        try:
+            check_instance(
+                dicom,
+                study_instance_uid=manifest.study_instance_uid,
+                sop_instance_uid=entry.sop_instance_uid,
+                patient_id=manifest.identifier.value,
+            )
+            study = self._archive.store(file_under(dicom, filing))
+        except PeerDataError as error:
+            raise PeerDataError(f"instance {entry.sop_instance_uid} is not accepted: {error}") from error
+        except ArchiveError as error:
+            raise ArchiveError(f"instance {entry.sop_instance_uid} could not be stored: {error}") from error
         if study != orthanc_id(filing.patient_id, manifest.study_instance_uid):
             raise IdentityConflictError(f"instance {entry.sop_instance_uid} was filed under another study or patient")
         with progress.changed:
@@ -480,16 +509,36 @@ class Pulls:
 
     def _mark_arriving(self, row: PullRow) -> None:
         """Keep the set of studies of which a part may be here. Lookups and the HTTP filter ask it all the time."""
+        unfinished = row.state in UNFINISHED
+        self._mark(row, arriving=unfinished or (row.state is not State.COMPLETE and self._part_is_here(row)))
+
+    def _part_is_here(self, row: PullRow) -> bool:
+        """Tell whether a pull that ended badly has left something.
+
+        The row alone cannot: a process that is killed has stored more than it has noted.
+        """
+        if row.arrived or not row.manifest:
+            return bool(row.arrived)
+        try:
+            found = self._archive.study(row.study_instance_uid)
+        except ArchiveError:
+            return True
+        return any(
+            ARRIVING_LABEL in one.labels or (one.patient_id == row.patient_id and one.instances < row.instances)
+            for one in found
+        )
+
+    def _mark(self, row: PullRow, *, arriving: bool) -> None:
         with self._lock:
-            if row.state in UNFINISHED or (row.state is not State.COMPLETE and row.arrived):
+            if arriving:
                 self._incomplete[row.study_instance_uid] = row.patient_id
             else:
                 self._incomplete.pop(row.study_instance_uid, None)
-            arriving: dict[str, str] = {}
+            names: dict[str, str] = {}
             for study, patient_id in self._incomplete.items():
-                arriving |= dict.fromkeys((study, orthanc_id(patient_id, study), orthanc_id(patient_id)), study)
+                names |= dict.fromkeys((study, orthanc_id(patient_id, study), orthanc_id(patient_id)), study)
             # Replaced as a whole, so that readers need no lock.
-            self._arriving = arriving
+            self._arriving = names
 
     def _patient_text(self, row: PullRow) -> str:
         return str(min(row.identifiers)) if row.identifiers else ""

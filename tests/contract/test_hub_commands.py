@@ -29,6 +29,7 @@ from usmed.platform.region_file import load_region
 from usmed.platform.storage import open_database
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
+HOW_TO = Path(__file__).parents[2] / "docs/how-to/record-consent.md"
 
 
 @dataclass
@@ -124,6 +125,21 @@ def test_a_consent_recorded_again_is_its_next_version(usmed: Commands) -> None:
     other = usmed("consent", "record", usmed.write("3.json", consent("BACAU", "8", id="c")))
     assert other.returncode == 1
     assert "was given under BACAU:9" in other.stderr
+
+
+def test_the_how_to_does_what_it_says(usmed: Commands) -> None:
+    text = HOW_TO.read_text("utf-8")
+    file = usmed.write("popescu.json", text.split("```json\n")[1].split("```")[0])
+    steps = [block.split("```")[0].splitlines() for block in text.split("```\nusmed ")[1:]]
+    outputs = []
+    for command in (
+        ("consent", "record", file),
+        ("consent", "list", "--patient", f"RO-CNP:{CNP}"),
+        ("consent", "withdraw", "popescu-2026"),
+    ):
+        outputs += usmed(*command).stdout.splitlines()
+    shown = [line for step in steps for line in step if line and not line.startswith(("usmed ", "consent "))]
+    assert outputs == shown
 
 
 def test_all_faults_of_all_files_are_said_at_once_and_nothing_is_recorded(usmed: Commands) -> None:

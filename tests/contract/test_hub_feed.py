@@ -6,6 +6,7 @@ from typing import Any
 from contract.hub_region import CNP, Region, study
 from usmed.domain.study_record import bucket_of, digests, parse_study_record
 from usmed.hub import charts
+from usmed.hub.tables import changing
 
 
 def digest(region: Region, hospital: str, records: list[dict[str, Any]]) -> list[str]:
@@ -169,6 +170,19 @@ def test_hospitals_that_feed_at_once_are_linked_all_the_same(region: Region) -> 
     assert holders(region) == {"iasi": 10, "suceava": 10}
     assert holders(region, "iasi") == {"bacau": 10, "suceava": 10}
     assert region.audit.verify().unbroken
+
+
+def test_one_change_of_the_index_waits_for_another(region: Region) -> None:
+    # Two that link the same charts side by side would each miss what the other adds.
+    record = study("1.1", ("SF-SPIRIDON", "7"))
+    thread = threading.Thread(target=region.feed, args=("iasi", record))
+    with changing(region.database):
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert digest(region, "iasi", [record]) == []
 
 
 def test_a_large_announcement_goes_through_in_one(region: Region) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -13,6 +14,7 @@ from sqlalchemy import Connection
 from usmed.domain.audit import AuditEvent, AuditEventType, ChainHead, chain_record
 from usmed.domain.errors import ConfigurationError
 from usmed.hub.tables import CHAIN as HUB_CHAIN
+from usmed.platform import storage
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.storage import (
     PLATFORM_CHAIN,
@@ -122,6 +124,19 @@ def test_a_server_that_is_not_there_is_a_storage_error() -> None:
         open_database("postgresql+psycopg://nobody@127.0.0.1:1/none", [])
     with pytest.raises(StorageError, match="database failed"):
         open_database("sqlite:////nonexistent/folder/x.db", [])
+
+
+def test_a_restarted_server_is_used_again(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = open_database(f"postgresql://{postgresql}/postgres", [])
+    with database.read() as connection:
+        assert count(connection) == 0
+    with psycopg.connect(f"postgresql://{postgresql}/postgres", autocommit=True) as killer:
+        killer.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'usmed'")
+    # As after a second in which nobody used the connection.
+    monkeypatch.setattr(storage, "IDLE_S", 0)
+    with database.read() as connection:
+        assert count(connection) == 0
+    database.close()
 
 
 def test_the_files_path_may_hold_anything(tmp_path: Path) -> None:

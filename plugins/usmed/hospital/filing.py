@@ -6,12 +6,18 @@ with a stranger who has that number here, so it is filed under the number by whi
 """
 
 import io
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
 
 from pydicom import dcmread, dcmwrite
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -44,7 +50,7 @@ def check_instance(dicom: bytes, *, study_instance_uid: str, sop_instance_uid: s
     Raises:
         PeerDataError: not DICOM, or another instance, study or patient.
     """
-    header = _read(dicom, specific=True)
+    header = _read(dicom)
     found = (_text(header, "StudyInstanceUID"), _text(header, "SOPInstanceUID"), _text(header, "PatientID"))
     if found != (study_instance_uid, sop_instance_uid, patient_id):
         raise PeerDataError(f"instance {sop_instance_uid} is of another study, or another patient, than announced")
@@ -57,17 +63,33 @@ def file_under(dicom: bytes, filing: Filing) -> bytes:
     and OriginalAttributesSequence (PS3.3 C.12.1.1.9).
 
     Raises:
-        PeerDataError: not a DICOM file.
+        PeerDataError: not a DICOM file, or one whose character set lacks a letter of the number.
     """
-    if str(_read(dicom, specific=True).get("PatientID", "")) == filing.patient_id:
-        return dicom
-    source = io.BytesIO(dicom)
-    dataset = _read_from(source, whole=_is_deflated(dicom))
-    rest = memoryview(dicom)[source.tell() :] if not _is_deflated(dicom) else b""
+    with _translated():
+        # Padding behind a value is none of it; a space before it makes another patient for Orthanc.
+        if str(_read(dicom).get("PatientID", "")).rstrip(" \0") == filing.patient_id:
+            return dicom
+        source = io.BytesIO(dicom)
+        dataset = dcmread(source, stop_before_pixels=True)
+        if dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            # Compressed as one (PS3.5 §A.5): what follows the header cannot be cut off and put behind the new one.
+            source.seek(0)
+            dataset = dcmread(source)
+        _replace_patient(dataset, filing)
+        out = io.BytesIO()
+        _write(out, dataset)
+        out.write(memoryview(dicom)[source.tell() :])
+    written = out.getvalue()
+    _check_letters(written, filing)
+    return written
+
+
+def _replace_patient(dataset: FileDataset, filing: Filing) -> None:
     before = Dataset()
     for keyword in ("PatientID", "IssuerOfPatientID"):
         if keyword in dataset:
-            before[keyword] = dataset[keyword]
+            # A copy: the element itself is about to take the new value.
+            before[keyword] = deepcopy(dataset[keyword])
     dataset.PatientID = filing.patient_id
     if filing.issuer:
         dataset.IssuerOfPatientID = filing.issuer
@@ -86,10 +108,41 @@ def file_under(dicom: bytes, filing: Filing) -> bytes:
     original.ReasonForTheAttributeModification = "COERCE"
     earlier = list(dataset.get("OriginalAttributesSequence") or [])
     dataset.OriginalAttributesSequence = Sequence([*earlier, original])
-    out = io.BytesIO()
-    dcmwrite(out, dataset, enforce_file_format=False)
-    out.write(rest)
-    return out.getvalue()
+
+
+def _write(out: io.BytesIO, dataset: FileDataset) -> None:
+    # Some makers write implicit VR under an explicit transfer syntax, or the other way round. It stays as it is.
+    implicit = next(
+        (element.is_implicit_VR for element in dataset.values() if isinstance(element, RawDataElement)),
+        dataset.original_encoding[0],
+    )
+    dcmwrite(
+        out,
+        dataset,
+        enforce_file_format=False,
+        implicit_vr=implicit,
+        little_endian=dataset.original_encoding[1],
+        force_encoding=True,
+    )
+
+
+def _check_letters(dicom: bytes, filing: Filing) -> None:
+    """Make sure that the numbers could be written in the object's character set.
+
+    pydicom writes a question mark for a letter that the character set lacks, which makes another number.
+
+    Raises:
+        PeerDataError: a letter is missing.
+    """
+    wanted = (filing.patient_id, filing.issuer, filing.original.value, filing.original.issuer)
+    if all(text.isascii() for text in wanted):
+        return
+    with _translated():
+        dataset = dcmread(io.BytesIO(dicom), stop_before_pixels=True)
+        people = (dataset, dataset.OtherPatientIDsSequence[-1])
+        written = tuple(_text(one, name) for one in people for name in ("PatientID", "IssuerOfPatientID"))
+    if written != wanted:
+        raise PeerDataError("the patient's number or its issuer has a letter that the object's character set lacks")
 
 
 def patient_and_study(dicom: bytes) -> tuple[str, str, str, str, str]:
@@ -98,7 +151,7 @@ def patient_and_study(dicom: bytes) -> tuple[str, str, str, str, str]:
     Raises:
         PeerDataError: not a DICOM file.
     """
-    header = _read(dicom, specific=True)
+    header = _read(dicom)
     return (
         _text(header, "PatientID"),
         _text(header, "IssuerOfPatientID"),
@@ -111,27 +164,30 @@ def patient_and_study(dicom: bytes) -> tuple[str, str, str, str, str]:
 _HEADER_TAGS = ["PatientID", "IssuerOfPatientID", "StudyInstanceUID", "SOPInstanceUID", "StudyDate", "Modality"]
 
 
-def _read(dicom: bytes, *, specific: bool) -> FileDataset:
+_PYDICOM_ERRORS = (
+    InvalidDicomError, BytesLengthException, EOFError, ValueError, LookupError, AttributeError, NotImplementedError,
+    TypeError, ArithmeticError, RecursionError, OSError, struct.error, zlib.error,
+)  # fmt: skip
+"""What pydicom raises on bytes that are no DICOM, or not quite (found by feeding it damaged files)."""
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
     try:
-        return dcmread(io.BytesIO(dicom), stop_before_pixels=True, specific_tags=_HEADER_TAGS if specific else None)
-    except (InvalidDicomError, EOFError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
+        yield
+    except _PYDICOM_ERRORS as error:
         raise PeerDataError(f"not a DICOM file: {type(error).__name__}") from error
 
 
-def _read_from(source: io.BytesIO, *, whole: bool) -> FileDataset:
-    try:
-        return dcmread(source, stop_before_pixels=not whole)
-    except (InvalidDicomError, EOFError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
-        raise PeerDataError(f"not a DICOM file: {type(error).__name__}") from error
-
-
-def _is_deflated(dicom: bytes) -> bool:
-    # The meta header is short and names the transfer syntax in ASCII (PS3.10 §7.1).
-    return str(DeflatedExplicitVRLittleEndian).encode() + b"\0" in dicom[:1024]
+def _read(dicom: bytes) -> FileDataset:
+    """Read the attributes that identify an instance."""
+    with _translated():
+        return dcmread(io.BytesIO(dicom), stop_before_pixels=True, specific_tags=_HEADER_TAGS)
 
 
 def _text(dataset: Dataset, keyword: str) -> str:
-    value = dataset.get(keyword)
+    with _translated():
+        value = dataset.get(keyword)
     return "" if value is None else str(value).strip(" \0")
 
 

@@ -61,8 +61,16 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _add_by(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--by", default=getpass.getuser(), metavar="USER", help="who does it, for the audit log (default: %(default)s)"
+        "--by", default=_user(), metavar="USER", help="who does it, for the audit log (default: %(default)s)"
     )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        # A container may run under a number that no name belongs to.
+        return f"uid {os.getuid()}"
 
 
 @contextmanager

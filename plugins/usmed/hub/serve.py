@@ -40,6 +40,8 @@ def serve() -> None:
         # One process: its audit records share their commits. Threads serve requests side by side.
         *("--worker-class", "gthread", "--workers", "1", "--threads", threads),
         *("--certfile", os.environ[CERTIFICATE_FILE], "--keyfile", os.environ[TLS_KEY_FILE]),
+        # A lookup should not pay for a TLS handshake: the nodes' idle connections are kept, and cost no thread.
+        *("--keep-alive", "75"),
         *("--worker-tmp-dir", "/dev/shm", "--graceful-timeout", "10", "--timeout", "60"),  # noqa: S108 - gunicorn's heartbeat
         *("--log-level", "warning"),
         "usmed.hub.wsgi:create_application()",

@@ -129,6 +129,13 @@ def test_questions_that_are_none(unchanged: Region, question: dict[str, Any]) ->
     assert answer.status_code == 400
 
 
+def test_half_a_character_is_refused_before_it_meets_the_database(unchanged: Region) -> None:
+    answer = unchanged.send("bacau", "/v1/resolve", b'{"accession_number": "\\ud800", "purpose": "TREAT"}')
+    assert answer.status_code == 400
+    assert answer.json is not None
+    assert "half a character" in answer.json["message"]
+
+
 def test_odd_but_valid_questions_find_nobody(region: Region) -> None:
     for number in ("a" * 64, "\U0001f600", "'; DROP TABLE study; --", "a\u0000b".replace("\u0000", "\u2400")):
         assert region.resolve("bacau", "SF-SPIRIDON", number) == {"identifiers": [], "holders": []}

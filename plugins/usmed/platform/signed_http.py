@@ -128,7 +128,7 @@ class SignedClient:
                 try:
                     return response.read1(size) or b""
                 except (urllib3.exceptions.HTTPError, OSError) as error:
-                    raise TransportError(f"{member_id}: the stream broke: {type(error).__name__}") from error
+                    raise TransportError(f"{member_id}: {_diagnosis(error)}") from error
 
             yield read
 
@@ -205,7 +205,7 @@ def _read_all(response: urllib3.BaseHTTPResponse, limit_bytes: int, end: float, 
         try:
             chunk = response.read1(65536)
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise TransportError(f"{member_id}: the answer broke off: {_diagnosis(error)}") from error
+            raise TransportError(f"{member_id}: {_diagnosis(error)}") from error
         if not chunk:
             return b"".join(chunks)
         chunks.append(chunk)
@@ -223,6 +223,8 @@ def _diagnosis(error: Exception) -> str:
         return "no connection (is it running, and its address right?)"
     if isinstance(error, urllib3.exceptions.TimeoutError):
         return "it did not answer in time"
+    if isinstance(error, urllib3.exceptions.ProtocolError | OSError):
+        return "the connection broke off"
     return type(error).__name__
 
 

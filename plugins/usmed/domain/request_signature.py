@@ -6,7 +6,6 @@ This module builds and checks claims; that a `jti` is new is for the caller's st
 """
 
 import hashlib
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -30,8 +29,8 @@ LIMIT_BYTES = 8192
 class _Registry(jws.JWSRegistry):
     """What the library accepts. Its own limit of 128,000 would refuse the manifest of a study of 480 instances."""
 
-    # Callers' limits are checked before anything is decoded.
-    max_payload_length = sys.maxsize
+    # No limit: callers' limits are checked before anything is decoded.
+    max_payload_length = 1 << 62
 
 
 _REGISTRY = _Registry(algorithms=[ALGORITHM], strict_check_header=True)

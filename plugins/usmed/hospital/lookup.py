@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime
@@ -193,19 +193,19 @@ class FederatedLookup:
         try:
             elements = answer["answers"]
             if len(elements) > MAXIMUM_ANSWERS:
-                raise PeerDataError(f"{holder} gave {len(elements)} answers")
+                raise PeerDataError(f"{len(elements)} answers")
             answers = [
                 RemoteAnswer(
                     holder=holder,
                     identifier=parse_identifier(one["identifier"]),
                     study_instance_uid=one["study_instance_uid"],
-                    tags=dict(one["tags"]),
-                    instances=int(one["instances"]),
+                    tags=_tags(one["tags"], document["tags"]),
+                    instances=_count(one["instances"]),
                 )
                 for one in elements
             ]
-        except (KeyError, TypeError, ValueError) as error:
-            raise PeerDataError(f"{holder} gave a malformed answer") from error
+        except (KeyError, TypeError, PeerDataError) as error:
+            raise PeerDataError(f"{holder} gave a malformed answer: {error}") from error
         for one in answers:
             if not is_uid(one.study_instance_uid) or one.tags.get("StudyInstanceUID") != one.study_instance_uid:
                 raise PeerDataError(f"{holder} gave an answer without a valid Study Instance UID")
@@ -230,6 +230,32 @@ class FederatedLookup:
                 detail={"level": query.level.value, "answers": len(result.answers), "holders": holders},
             )
         )
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError("a count is a whole number")
+    return value
+
+
+def _tags(value: Any, asked: Sequence[str]) -> dict[str, Any]:
+    """Return what was asked for and nothing else: text, or a list of such mappings; null is as absent."""
+    if not isinstance(value, dict):
+        raise TypeError("tags are an object")
+    return {name: _checked(value[name]) for name in asked if value.get(name) is not None}
+
+
+def _checked(value: Any) -> Any:
+    if isinstance(value, list):
+        for item in value:
+            if not isinstance(item, dict):
+                raise TypeError("a sequence has items")
+            for one in item.values():
+                if one is not None:
+                    _checked(one)
+    elif not isinstance(value, str):
+        raise TypeError("a value is text or a sequence")
+    return value
 
 
 _OURS = frozenset(

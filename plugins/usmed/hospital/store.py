@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.pull import UNFINISHED, Event, State, follow
@@ -71,6 +72,7 @@ class PullStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._insert = _insert_of(database)
 
     def get(self, study_instance_uid: str) -> PullRow | None:
         """Return the pull of a study, if there was ever one."""
@@ -121,26 +123,25 @@ class PullStore:
         """Put a pull on the queue, or ask again for one that is there. An unfinished one keeps what it has."""
         second = int(now.timestamp())
         with self._database.write() as connection:
-            row = self._locked(connection, study_instance_uid)
             asked = {
                 "source": source,
                 "patient_id": patient_id,
                 "identifiers": _identifiers_text(identifiers),
                 "due": second,
             }
-            if row is None:
-                connection.execute(
-                    sa.insert(_pull).values(
-                        study_instance_uid=study_instance_uid,
-                        state=str(State.QUEUED),
-                        requested_by=requested_by,
-                        created=second,
-                        manifest="",
-                        verified=b"",
-                        **asked,
-                    )
-                )
-            else:
+            new = self._insert(_pull).values(
+                study_instance_uid=study_instance_uid,
+                state=str(State.QUEUED),
+                requested_by=requested_by,
+                created=second,
+                manifest="",
+                verified=b"",
+                **asked,
+            )
+            # Two that ask at once must end as one pull: the second waits here for the first, then finds its row.
+            inserted = connection.execute(new.on_conflict_do_nothing().returning(_pull.c.study_instance_uid)).first()
+            row = self._locked(connection, study_instance_uid) if inserted is None else None
+            if row is not None:
                 changes: dict[str, Any] = {"state": str(follow(row.state, Event.ASKED_AGAIN))}
                 if row.state is not State.RUNNING:
                     changes |= {"attempts": 0, "due": second}
@@ -179,6 +180,9 @@ class PullStore:
         return _row(row._asdict()) if row else None
 
     def _update(self, connection: sa.Connection, study_instance_uid: str, changes: Mapping[str, Any]) -> None:
+        if "reason" in changes:
+            # It can quote another hospital, and PostgreSQL's text cannot hold a NUL.
+            changes = {**changes, "reason": changes["reason"].replace("\0", "\ufffd")}
         connection.execute(sa.update(_pull).where(_pull.c.study_instance_uid == study_instance_uid).values(**changes))
 
 
@@ -187,6 +191,7 @@ class AnswerCache:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._insert = _insert_of(database)
 
     def load_resolution(self, selector: str) -> tuple[Any, datetime] | None:
         """Return the last resolution of a selector and its age."""
@@ -211,18 +216,21 @@ class AnswerCache:
 
     def _save(self, table: sa.TableClause, column: str, key: str, content: Any, now: datetime) -> None:
         values = {"content": json.dumps(content), "as_of": int(now.timestamp())}
+        insert = self._insert(table).values(**{column: key}, **values)
         with self._database.write() as connection:
-            updated = connection.execute(sa.update(table).where(table.c[column] == key).values(**values))
-            if not updated.rowcount:
-                connection.execute(sa.delete(table).where(table.c[column] == key))
-                connection.execute(sa.insert(table).values(**{column: key}, **values))
+            connection.execute(insert.on_conflict_do_update(index_elements=[column], set_=values))
+
+
+def _insert_of(database: Database) -> Any:
+    return postgresql.insert if database.is_postgresql else sqlite.insert
 
 
 def _row(mapping: Mapping[str, Any]) -> PullRow:
     values = dict(mapping)
     values["state"] = State(values["state"])
     values["identifiers"] = frozenset(PatientIdentifier(*one) for one in json.loads(values["identifiers"]))
-    values["verified"] = bytes(values["verified"])
+    # SQLite gives the column's default, an empty BLOB, as text.
+    values["verified"] = bytes(values["verified"] or b"")
     return PullRow(**values)
 
 

@@ -3,9 +3,11 @@
 Both sides bound size and time. What the claims mean is in `domain/request_signature.py`.
 """
 
+import http.client
 import io
 import logging
 import secrets
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,6 +36,9 @@ log = logging.getLogger(__name__)
 
 STREAM_TYPE = "application/x-usmed-instances"
 """An answer of this type is not signed as a whole: each instance in it is checked against the signed manifest."""
+
+SLOWEST_BYTES_PER_S = 1024
+"""A stream that brings less than this on average has fallen silent."""
 
 REQUEST_KEY = "usmed.request"
 """Where the guard leaves the verified `SignedRequest` in the WSGI environment."""
@@ -86,27 +91,36 @@ class SignedClient:
             PeerDataError: the answer is unsigned, altered, too large or not JSON.
             RefusedError: the member answered, signed, that it refuses.
         """
-        end = time.monotonic() + deadline_s
-        body = canonical_json(document)
-        with self._send(member_id, path, body, deadline_s) as (response, jti):
-            data = _read_all(response, limit_bytes, end, member_id)
-            if response.headers.get("Content-Type", "").partition(";")[0] != "application/json":
-                raise PeerDataError(f"{member_id} answered {response.status} with something that is not JSON")
-            if ANSWER_HEADER not in response.headers and response.status in (400, 401, 408, 413, 503):
-                # A member that could not tell who asked cannot sign to us. Nothing is believed but the refusal.
-                raise RefusedError(_code(data), f"{member_id} refused the request: {_message(data)}")
-            verify_answer(
-                response.headers.get(ANSWER_HEADER, ""),
-                self._region().key_of,
-                sender=member_id,
-                receiver=self._identity.id,
-                jti=jti,
-                status=response.status,
-                body=data,
-            )
+        # `total` counts from the first step: what connecting took is not there for the answer any more.
+        timeout = urllib3.Timeout(total=deadline_s)
+        with self._send(member_id, path, canonical_json(document), timeout) as (response, jti):
+            data = _read_all(response, limit_bytes, member_id)
+            self._verify(member_id, response, jti, data)
         if response.status != 200:
             raise RefusedError(_code(data), f"{member_id}: {_message(data)}")
         return parse_json(data, limit_bytes=limit_bytes)
+
+    def _verify(self, member_id: str, response: urllib3.BaseHTTPResponse, jti: str, data: bytes) -> None:
+        """Make sure that the member gave exactly this answer to this request.
+
+        Raises:
+            PeerDataError: it did not, or it is no JSON.
+            RefusedError: it refuses without a signature, which it may when it could not tell who asked.
+        """
+        if response.headers.get("Content-Type", "").partition(";")[0] != "application/json":
+            raise PeerDataError(f"{member_id} answered {response.status} with something that is not JSON")
+        if ANSWER_HEADER not in response.headers and response.status in (400, 401, 408, 413, 503):
+            # Nothing is believed but the refusal.
+            raise RefusedError(_code(data), f"{member_id} refused the request: {_message(data)}")
+        verify_answer(
+            response.headers.get(ANSWER_HEADER, ""),
+            self._region().key_of,
+            sender=member_id,
+            receiver=self._identity.id,
+            jti=jti,
+            status=response.status,
+            body=data,
+        )
 
     @contextmanager
     def stream(self, member_id: str, path: str, document: Any, *, idle_s: float) -> Iterator[Callable[[int], bytes]]:
@@ -119,22 +133,35 @@ class SignedClient:
             TransportError: not reached, or the line fell silent or broke (also while reading).
             PeerDataError, RefusedError: as `post`.
         """
-        with self._send(member_id, path, canonical_json(document), idle_s) as (response, _):
+        timeout = urllib3.Timeout(connect=idle_s, read=idle_s)
+        with self._send(member_id, path, canonical_json(document), timeout) as (response, jti):
             if response.status != 200 or response.headers.get("Content-Type") != STREAM_TYPE:
-                data = _read_all(response, 65536, time.monotonic() + idle_s, member_id)
+                data = _read_all(response, 65536, member_id)
+                self._verify(member_id, response, jti, data)
+                if response.status == 200:
+                    raise PeerDataError(f"{member_id} answered with something that is no stream")
                 raise RefusedError(_code(data), f"{member_id}: {_message(data)}")
+            waited_s = received_bytes = 0.0
 
             def read(size: int) -> bytes:
+                nonlocal waited_s, received_bytes
+                start = time.monotonic()
+                # A byte now and then is no sign of life.
+                left_s = idle_s + received_bytes / SLOWEST_BYTES_PER_S - waited_s
+                _extend(response, start + min(idle_s, left_s))
                 try:
-                    return response.read1(size) or b""
-                except (urllib3.exceptions.HTTPError, OSError) as error:
+                    data = response.read1(size, decode_content=False) or b""
+                except _BROKEN as error:
                     raise TransportError(f"{member_id}: {_diagnosis(error)}") from error
+                waited_s += time.monotonic() - start
+                received_bytes += len(data)
+                return data
 
             yield read
 
     @contextmanager
     def _send(
-        self, member_id: str, path: str, body: bytes, timeout_s: float
+        self, member_id: str, path: str, body: bytes, timeout: urllib3.Timeout
     ) -> Iterator[tuple[urllib3.BaseHTTPResponse, str]]:
         member = self._member(member_id)
         pool = self._pool(member)
@@ -160,10 +187,10 @@ class SignedClient:
                 headers=headers,
                 retries=False,
                 redirect=False,
-                timeout=urllib3.Timeout(connect=timeout_s, read=timeout_s),
+                timeout=timeout,
                 preload_content=False,
             )
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except _BROKEN as error:
             raise TransportError(f"{member_id} was not reached: {_diagnosis(error)}") from error
         complete = False
         try:
@@ -191,20 +218,84 @@ class SignedClient:
             if url.scheme == "https":
                 context = ssl.create_default_context(cadata=member.tls_certificate or None)
                 context.minimum_version = ssl.TLSVersion.TLSv1_2
-                pool = urllib3.HTTPSConnectionPool(url.host or "", url.port or 443, ssl_context=context, **options)
+                pool = _TlsPool(url.host or "", url.port or 443, ssl_context=context, **options)
             else:
-                pool = urllib3.HTTPConnectionPool(url.host or "", url.port or 80, **options)
+                pool = _PlainPool(url.host or "", url.port or 80, **options)
             self._pools[key] = pool
         return pool
 
 
-def _read_all(response: urllib3.BaseHTTPResponse, limit_bytes: int, end: float, member_id: str) -> bytes:
+_BROKEN = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
+
+
+class _DeadlineReader(io.RawIOBase):
+    """Reads from a connection until one moment, which `end` says (monotonic).
+
+    A socket's own timeout begins anew with every byte: an answer that drips would never end.
+    """
+
+    def __init__(self, connection: socket.socket, raw: Any) -> None:
+        self._connection = connection
+        self._raw = raw
+        self.end = time.monotonic() + (connection.gettimeout() or 0.0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left_s = self.end - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("timed out")
+        self._connection.settimeout(left_s)
+        got: int | None = self._raw.readinto(buffer)
+        return got
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _BoundedAnswer(http.client.HTTPResponse):
+    """An answer whose status line, headers and body have to come within the connection's timeout, all together."""
+
+    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        file: Any = self.fp
+        self.reader = _DeadlineReader(sock, file.detach())
+        self.fp = io.BufferedReader(self.reader)
+
+
+class _PlainConnection(urllib3.connection.HTTPConnection):
+    response_class = _BoundedAnswer
+
+
+class _TlsConnection(urllib3.connection.HTTPSConnection):
+    response_class = _BoundedAnswer
+
+
+class _PlainPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _PlainConnection
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+def _extend(response: urllib3.BaseHTTPResponse, end: float) -> None:
+    """Give an answer until `end` (monotonic) to go on."""
+    answer = getattr(response, "_original_response", None)
+    if isinstance(answer, _BoundedAnswer):
+        answer.reader.end = end
+
+
+def _read_all(response: urllib3.BaseHTTPResponse, limit_bytes: int, member_id: str) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:
         try:
-            chunk = response.read1(65536)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+            # Never unpacked: a few bytes of gzip can be gigabytes, and nobody in a region packs.
+            chunk = response.read1(65536, decode_content=False)
+        except _BROKEN as error:
             raise TransportError(f"{member_id}: {_diagnosis(error)}") from error
         if not chunk:
             return b"".join(chunks)
@@ -212,8 +303,6 @@ def _read_all(response: urllib3.BaseHTTPResponse, limit_bytes: int, end: float, 
         size += len(chunk)
         if size > limit_bytes:
             raise PeerDataError(f"{member_id} answered more than {limit_bytes} bytes")
-        if time.monotonic() > end:
-            raise TransportError(f"{member_id} did not finish its answer in time")
 
 
 def _diagnosis(error: Exception) -> str:
@@ -221,8 +310,12 @@ def _diagnosis(error: Exception) -> str:
         return "its TLS certificate is not the one in the region manifest"
     if isinstance(error, urllib3.exceptions.NewConnectionError):
         return "no connection (is it running, and its address right?)"
-    if isinstance(error, urllib3.exceptions.TimeoutError):
+    if isinstance(error, urllib3.exceptions.TimeoutError | TimeoutError):
         return "it did not answer in time"
+    cause = error.args[-1] if error.args else None
+    broken_off = ConnectionError | http.client.IncompleteRead
+    if isinstance(cause, http.client.HTTPException) and not isinstance(cause, broken_off):
+        return "what it answers is not HTTP"
     if isinstance(error, urllib3.exceptions.ProtocolError | OSError):
         return "the connection broke off"
     return type(error).__name__

@@ -7,44 +7,21 @@ complete study. Instances are stored while they arrive; until the last is verifi
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
-from usmed.domain.consent import Purpose
-from usmed.domain.errors import IdentityConflictError, PeerDataError, RefusedError, TransportError, UsmedError
-from usmed.domain.identifiers import Naming, PatientIdentifier, orthanc_id
-from usmed.domain.manifest import LIMIT_BYTES, ManifestEntry, StudyManifest, parse_manifest, read_frames
+from usmed.domain.errors import IdentityConflictError, RefusedError, UsmedError
+from usmed.domain.identifiers import PatientIdentifier, orthanc_id
 from usmed.domain.pull import MAXIMUM_ATTEMPTS, UNFINISHED, Event, State, backoff
-from usmed.domain.region import RegionManifest
-from usmed.domain.request_signature import verify_document
-from usmed.hospital.archive import ARRIVING_LABEL, GUEST_LABEL, Archive, ArchiveError
-from usmed.hospital.filing import Filing, check_instance, file_under
-from usmed.hospital.identities import Poster
+from usmed.hospital.archive import ARRIVING_LABEL, Archive, ArchiveError
 from usmed.hospital.store import PullRow, PullStore
+from usmed.hospital.transfer import Progress, Transfer
 from usmed.platform.audit_log import AuditLog
 
 log = logging.getLogger(__name__)
-
-MANIFEST_PATH = "/federation/v1/manifest"
-INSTANCES_PATH = "/federation/v1/instances"
-MANIFEST_DEADLINE_S = 120.0
-SAVE_EVERY_S = 0.5
-
-
-class Streamer(Poster, Protocol):
-    """Sends a signed request and reads a streamed answer (`platform.signed_http.SignedClient`)."""
-
-    def stream(
-        self, member_id: str, path: str, document: Any, *, idle_s: float
-    ) -> AbstractContextManager[Callable[[int], bytes]]:
-        """Give a reader of the answer."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -62,52 +39,25 @@ class Wanted:
     identifiers: frozenset[PatientIdentifier]
 
 
-@dataclass
-class Progress:
-    """A pull that runs in this process; read by pages, C-MOVE and the HTTP filter."""
-
-    row: PullRow
-    manifest: StudyManifest | None = None
-    verified: bytearray = field(default_factory=bytearray)
-    received_bytes: int = 0
-    started: float = 0.0
-    changed: threading.Condition = field(default_factory=threading.Condition)
-    done: bool = False
-
-    def arrived(self) -> list[int]:
-        """Return the indexes of the manifest's entries that are verified and stored."""
-        return [index for index, flag in enumerate(self.verified) if flag]
-
-
 class Pulls:
     """The pulls of this node. `start` resumes what an earlier process left."""
 
     def __init__(
         self,
         *,
-        hospital: str,
-        naming: Naming,
-        region: Callable[[], RegionManifest],
+        transfer: Transfer,
         store: PullStore,
         archive: Archive,
-        client: Streamer,
         audit: AuditLog,
         clock: Callable[[], datetime],
-        connections: int,
         workers: int,
-        idle_s: float,
     ) -> None:
-        self._hospital = hospital
-        self._naming = naming
-        self._region = region
+        self._transfer = transfer
         self._store = store
         self._archive = archive
-        self._client = client
         self._audit = audit
         self._clock = clock
-        self._connections = connections
         self._workers = workers
-        self._idle_s = idle_s
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._running: dict[str, Progress] = {}
@@ -133,6 +83,7 @@ class Pulls:
 
     def stop(self) -> None:
         """Stop after what is being stored now; the queue stays on disk."""
+        self._transfer.stop()
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
@@ -263,7 +214,9 @@ class Pulls:
         try:
             progress.row = self._store.move(uid, Event.START, attempts=progress.row.attempts + 1)
             try:
-                self._pull(progress)
+                self._transfer.run(progress)
+                now = int(self._clock().timestamp())
+                self._finish(progress, Event.VERIFIED, "", Outcome.SUCCESS, last_used=now, attempts=0)
             except RefusedError as error:
                 self._finish(progress, Event.REFUSED, str(error), Outcome.DENIED)
             except IdentityConflictError as error:
@@ -318,195 +271,6 @@ class Pulls:
             )
         )
 
-    def _pull(self, progress: Progress) -> None:
-        row = progress.row
-        manifest, verified = self._manifest(row)
-        filing = self._filing(row, manifest)
-        self._check_identity(row, manifest, filing)
-        progress.manifest, progress.verified = manifest, verified
-        study = orthanc_id(filing.patient_id, manifest.study_instance_uid)
-        missing = [index for index, flag in enumerate(verified) if not flag]
-        if missing:
-            # The first instance comes alone: it makes the study, which is then labelled before any other arrives.
-            self._stream(progress, manifest, filing, missing[:1])
-            # In this order: a guest copy that is not marked as arriving is a whole one.
-            self._archive.label(study, add=[ARRIVING_LABEL, GUEST_LABEL])
-            self._stream_all(progress, manifest, filing, missing[1:])
-        self._check_whole(progress, manifest, study)
-        self._archive.set_provenance(
-            study,
-            {
-                "source": manifest.source,
-                "identifier": str(manifest.identifier),
-                "consent": manifest.consent_id,
-                "instances": len(manifest.entries),
-                "pulled": self._clock().isoformat(timespec="seconds"),
-                "requested_by": row.requested_by,
-                "ticket": None,
-            },
-        )
-        self._archive.label(study, add=[GUEST_LABEL], remove=[ARRIVING_LABEL])
-        now = int(self._clock().timestamp())
-        self._finish(progress, Event.VERIFIED, "", Outcome.SUCCESS, last_used=now, attempts=0)
-
-    def _check_whole(self, progress: Progress, manifest: StudyManifest, study: str) -> None:
-        """Complete means that every instance is in the archive now, not that it once was.
-
-        Raises:
-            ArchiveError: some are gone (deleted meanwhile); they will be fetched again.
-        """
-        here = {stored.sop_instance_uid for stored in self._archive.instances(study)}
-        gone = [index for index, entry in enumerate(manifest.entries) if entry.sop_instance_uid not in here]
-        if gone:
-            for index in gone:
-                progress.verified[index] = 0
-            self._save(progress)
-            raise ArchiveError(f"{len(gone)} instance(s) disappeared from the archive while the study was arriving")
-
-    def _manifest(self, row: PullRow) -> tuple[StudyManifest, bytearray]:
-        """Ask for the manifest, at every try anew: the source decides again, and may have more by now.
-
-        Returns:
-            The manifest, and for each entry whether it is verified and stored already.
-        """
-        try:
-            answer = self._client.post(
-                row.source,
-                MANIFEST_PATH,
-                self._request(row),
-                deadline_s=MANIFEST_DEADLINE_S,
-                limit_bytes=LIMIT_BYTES * 2,
-            )
-            token = answer.get("manifest") if isinstance(answer, dict) else None
-            if not isinstance(token, str):
-                raise PeerDataError("it is missing")
-            manifest = self._read_manifest(row, token)
-        except PeerDataError as error:
-            raise PeerDataError(f"the manifest from {row.source} is not accepted: {error}") from error
-        if row.identifiers and manifest.identifier not in row.identifiers:
-            raise IdentityConflictError(
-                f"{row.source} says that this study is of another patient than the one asked for"
-            )
-        verified = bytearray(len(manifest.entries))
-        if row.manifest:
-            earlier = self._read_manifest(row, row.manifest).entries
-            have = {entry for entry, flag in zip(earlier, row.verified, strict=True) if flag}
-            verified = bytearray(entry in have for entry in manifest.entries)
-        self._store.set(
-            row.study_instance_uid,
-            manifest=token,
-            verified=bytes(verified),
-            instances=len(manifest.entries),
-            size_bytes=manifest.size_bytes,
-        )
-        return manifest, verified
-
-    def _read_manifest(self, row: PullRow, token: str) -> StudyManifest:
-        document = verify_document(token, self._region().key_of, sender=row.source, limit_bytes=LIMIT_BYTES)
-        return parse_manifest(
-            document, source=row.source, requester=self._hospital, study_instance_uid=row.study_instance_uid
-        )
-
-    def _filing(self, row: PullRow, manifest: StudyManifest) -> Filing:
-        hospital = self._region().hospitals.get(row.source)
-        issuer = next((one.issuer for one in row.identifiers if one.value == row.patient_id), "")
-        return Filing(
-            row.patient_id, issuer, manifest.identifier, hospital.name if hospital else row.source, self._clock()
-        )
-
-    def _check_identity(self, row: PullRow, manifest: StudyManifest, filing: Filing) -> None:
-        """Refuse to put the study under a patient who is, by what is already here, somebody else.
-
-        Raises:
-            IdentityConflictError: it would.
-        """
-        for study in self._archive.study(manifest.study_instance_uid):
-            if study.patient_id != filing.patient_id:
-                raise IdentityConflictError("this study is here already, under another patient")
-        known = {*row.identifiers, manifest.identifier}
-        for study in self._archive.studies_of_patient(filing.patient_id):
-            if study.is_guest:
-                continue
-            contradictions = [
-                name
-                for name, here, there in (
-                    ("birth date", study.birth_date, manifest.birth_date),
-                    ("sex", study.sex, manifest.sex),
-                )
-                if here and there and here != there and "O" not in (here, there)
-            ]
-            if contradictions:
-                raise IdentityConflictError(
-                    f"the patient's {' and '.join(contradictions)} here and at {manifest.source} differ: not filed"
-                    " under one number until a person has looked at the patient index"
-                )
-            if not known.intersection(study.identifiers(self._naming)):
-                raise IdentityConflictError("the number under which it would be filed belongs to somebody else here")
-
-    def _stream_all(self, progress: Progress, manifest: StudyManifest, filing: Filing, missing: Sequence[int]) -> None:
-        if not missing:
-            return
-        streams = _shares(manifest.entries, missing, self._connections)
-        with ThreadPoolExecutor(max_workers=len(streams), thread_name_prefix="stream") as pool:
-            futures = [pool.submit(self._stream, progress, manifest, filing, share) for share in streams]
-            wait(futures, return_when=FIRST_EXCEPTION)
-            # The others may go on for what they have begun; each verified instance counts.
-        for future in futures:
-            future.result()
-
-    def _stream(self, progress: Progress, manifest: StudyManifest, filing: Filing, indexes: Sequence[int]) -> None:
-        row = progress.row
-        document = {
-            **self._request(row),
-            "instances": [[index, manifest.entries[index].sop_instance_uid] for index in indexes],
-        }
-        with self._client.stream(row.source, INSTANCES_PATH, document, idle_s=self._idle_s) as read:
-            saved = time.monotonic()
-            try:
-                for index, dicom in read_frames(read, manifest.entries, indexes):
-                    self._store_instance(progress, manifest, filing, index, dicom)
-                    if time.monotonic() - saved > SAVE_EVERY_S:
-                        saved = time.monotonic()
-                        self._save(progress)
-                    if self._stopping:
-                        raise TransportError("this node is stopping")
-            finally:
-                self._save(progress)
-
-    def _store_instance(
-        self, progress: Progress, manifest: StudyManifest, filing: Filing, index: int, dicom: bytes
-    ) -> None:
-        entry = manifest.entries[index]
-        try:
-            check_instance(
-                dicom,
-                study_instance_uid=manifest.study_instance_uid,
-                sop_instance_uid=entry.sop_instance_uid,
-                patient_id=manifest.identifier.value,
-            )
-            study = self._archive.store(file_under(dicom, filing))
-        except PeerDataError as error:
-            raise PeerDataError(f"instance {entry.sop_instance_uid} is not accepted: {error}") from error
-        except ArchiveError as error:
-            raise ArchiveError(f"instance {entry.sop_instance_uid} could not be stored: {error}") from error
-        if study != orthanc_id(filing.patient_id, manifest.study_instance_uid):
-            raise IdentityConflictError(f"instance {entry.sop_instance_uid} was filed under another study or patient")
-        with progress.changed:
-            progress.verified[index] = 1
-            progress.received_bytes += len(dicom)
-            progress.changed.notify_all()
-
-    def _save(self, progress: Progress) -> None:
-        self._store.set(progress.row.study_instance_uid, verified=bytes(progress.verified))
-
-    def _request(self, row: PullRow) -> dict[str, Any]:
-        return {
-            "identifiers": [{"issuer": one.issuer, "value": one.value} for one in sorted(row.identifiers)],
-            "study_instance_uid": row.study_instance_uid,
-            "purpose": Purpose.TREAT.value,
-            "ticket": None,
-        }
-
     def _mark_arriving(self, row: PullRow) -> None:
         """Keep the set of studies of which a part may be here. Lookups and the HTTP filter ask it all the time."""
         unfinished = row.state in UNFINISHED
@@ -542,16 +306,3 @@ class Pulls:
 
     def _patient_text(self, row: PullRow) -> str:
         return str(min(row.identifiers)) if row.identifiers else ""
-
-
-def _shares(entries: Sequence[ManifestEntry], indexes: Sequence[int], streams: int) -> list[list[int]]:
-    """Divide the instances into runs of about equal size in bytes, one for each connection."""
-    total = sum(entries[index].size_bytes for index in indexes)
-    shares: list[list[int]] = [[]]
-    filled = 0
-    for index in indexes:
-        if shares[-1] and len(shares) < streams and filled >= total * len(shares) / streams:
-            shares.append([])
-        shares[-1].append(index)
-        filled += entries[index].size_bytes
-    return shares

@@ -30,6 +30,7 @@ from usmed.hospital.release import Release
 from usmed.hospital.retention import Retention
 from usmed.hospital.settings import SECTION, Settings
 from usmed.hospital.store import CHAIN, AnswerCache, PullStore
+from usmed.hospital.transfer import Transfer
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.keys import load_private_key, public_key_text
 from usmed.platform.nonces import NonceStore
@@ -152,18 +153,24 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         audit=audit,
         clock=utc_now,
     )
-    pulls = Pulls(
+    transfer = Transfer(
         hospital=own.id,
         naming=naming,
         region=region_now,
         store=store,
         archive=archive,
         client=client,
-        audit=audit,
         clock=utc_now,
         connections=settings.Pull.Connections,
-        workers=settings.Pull.Workers,
         idle_s=settings.Pull.IdleSeconds,
+    )
+    pulls = Pulls(
+        transfer=transfer,
+        store=store,
+        archive=archive,
+        audit=audit,
+        clock=utc_now,
+        workers=settings.Pull.Workers,
     )
     fetch = Fetch(naming=naming, lookup=lookup, pulls=pulls, archive=archive, settings=settings.Pull, clock=utc_now)
 

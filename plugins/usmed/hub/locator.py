@@ -55,11 +55,12 @@ class Locator:
     def replace(self, hospital: Hospital, bucket: str, documents: Sequence[Any]) -> FeedResult:
         """Make a bucket of a hospital's studies be exactly these records."""
         records, problems = self._read(hospital, documents)
-        strangers = [one for one in records if bucket_of(one.study_instance_uid) != bucket]
-        problems += [(one.study_instance_uid, f"does not belong to bucket {bucket}") for one in strangers]
-        records = [one for one in records if one not in strangers]
+        uids = {one.study_instance_uid for one in records}
+        strangers = {uid for uid in uids if bucket_of(uid) != bucket}
+        problems += [(uid, f"does not belong to bucket {bucket}") for uid in sorted(strangers)]
+        records = [one for one in records if one.study_instance_uid not in strangers]
         with changing(self._database) as connection:
-            stale = studies.in_bucket(connection, hospital.id, bucket) - {one.study_instance_uid for one in records}
+            stale = studies.in_bucket(connection, hospital.id, bucket) - (uids - strangers)
             removed, left = studies.remove(connection, hospital.id, sorted(stale))
             news = self._store(connection, hospital, records, left)
             detail: dict[str, int | str] = {"accepted": len(records), "problems": len(problems), "deleted": removed}

@@ -19,6 +19,14 @@ class Circuit:
         self._open_until: dict[str, float] = {}
         self._reasons: dict[str, str] = {}
 
+    def is_closed(self, peer: str) -> bool:
+        """Tell whether the peer is worth waiting for: it answered the last time, or was never asked.
+
+        One that is not may still be admitted for a try; nobody should have to wait for that.
+        """
+        with self._lock:
+            return peer not in self._open_until
+
     def admits(self, peer: str) -> bool:
         """Tell whether to ask the peer. After its time is over exactly one caller is let through to try."""
         with self._lock:

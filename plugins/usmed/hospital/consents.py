@@ -17,6 +17,9 @@ from usmed.hospital.store import AnswerCache
 
 log = logging.getLogger(__name__)
 
+UNAVAILABLE = "unavailable"
+"""The hub's code for "not now"."""
+
 
 class ConsentUnknownError(UsmedError):
     """The consents of a patient cannot be known now; nothing may be released."""
@@ -60,12 +63,34 @@ class Consents:
             known = self._memory.get(identifier)
         if known is not None and now - known[0] < self._fresh:
             return known[1]
+        if not self._circuit.is_closed(HUB):
+            if self._circuit.admits(HUB):
+                # Perhaps it is back. The next decision will know; this one does not wait.
+                threading.Thread(target=self._try, args=(identifier,), name="hub-try", daemon=True).start()
+            return self._remembered(identifier, now, self._circuit.reason(HUB) or "it did not answer a moment ago")
         try:
-            answer = self._ask(identifier)
+            return self._learn(identifier)
         except RefusedError as error:
+            if error.code == UNAVAILABLE:
+                return self._remembered(identifier, now, str(error))
             raise ConsentUnknownError(f"the regional hub will not tell this patient's consents: {error}") from error
         except (TransportError, PeerDataError) as error:
             return self._remembered(identifier, now, str(error))
+
+    def forget(self) -> None:
+        """Drop what is remembered in memory: the hub announced changes."""
+        with self._lock:
+            self._memory.clear()
+
+    def _try(self, identifier: PatientIdentifier) -> None:
+        try:
+            self._learn(identifier)
+        except UsmedError as error:
+            log.info("the hub is still away: %s", error)
+
+    def _learn(self, identifier: PatientIdentifier) -> tuple[Consent, ...]:
+        now = self._clock()
+        answer = self._ask(identifier)
         consents = _read(answer)
         stored = self._cache.load_consents(str(identifier))
         # Its age counts, so it is written again before it gets old.
@@ -77,14 +102,7 @@ class Consents:
             self._memory[identifier] = (now, consents)
         return consents
 
-    def forget(self) -> None:
-        """Drop what is remembered in memory: the hub announced changes."""
-        with self._lock:
-            self._memory.clear()
-
     def _ask(self, identifier: PatientIdentifier) -> Any:
-        if not self._circuit.admits(HUB):
-            raise TransportError("the regional hub did not answer a moment ago")
         try:
             answer = self._client.post(
                 HUB,

@@ -88,15 +88,15 @@ class Identities:
             age = now - known[0]
             if age < (timedelta(seconds=UNKNOWN_SECONDS) if known[1].unknown else self._fresh):
                 return known[1]
+        if not self._circuit.is_closed(HUB):
+            if self._circuit.admits(HUB):
+                # Perhaps it is back. The next lookup will know; this one does not wait.
+                threading.Thread(target=self._try, args=(selector,), name="hub-try", daemon=True).start()
+            return self._without_hub(selector, self._circuit.reason(HUB) or "it did not answer a moment ago")
         try:
-            resolution = self._ask(selector, deadline_s)
+            return self._learn(selector, deadline_s)
         except (TransportError, PeerDataError, RefusedError) as error:
             return self._without_hub(selector, str(error))
-        with self._lock:
-            if len(self._memory) > 10_000:
-                self._memory.clear()
-            self._memory[key] = (now, resolution)
-        return resolution
 
     def everybody(self) -> tuple[str, ...]:
         """Return the ids of all other hospitals of the region."""
@@ -107,9 +107,22 @@ class Identities:
         with self._lock:
             self._memory.clear()
 
+    def _try(self, selector: Selector) -> None:
+        try:
+            self._learn(selector, HUB_DEADLINE_S)
+        except UsmedError as error:
+            log.info("the hub is still away: %s", error)
+
+    def _learn(self, selector: Selector, deadline_s: float) -> Resolution:
+        now = self._clock()
+        resolution = self._ask(selector, deadline_s)
+        with self._lock:
+            if len(self._memory) > 10_000:
+                self._memory.clear()
+            self._memory[str(selector)] = (now, resolution)
+        return resolution
+
     def _ask(self, selector: Selector, deadline_s: float) -> Resolution:
-        if not self._circuit.admits(HUB):
-            raise TransportError("the regional hub did not answer a moment ago")
         try:
             answer = self._client.post(
                 HUB,

@@ -127,19 +127,26 @@ class FederatedLookup:
     def _ask_all(self, query: Query, selector: Selector, resolution: Resolution, end: float) -> RemoteAnswers:
         document = self._request(query, selector, resolution)
         missing: dict[str, str] = {HUB: resolution.warning} if resolution.warning else {}
-        asked = {}
+        asked, tried = {}, {}
         for holder in resolution.holders:
-            if self._circuit.admits(holder):
+            if self._circuit.is_closed(holder):
                 asked[self._pool.submit(self._ask, holder, document, query, resolution, end)] = holder
-            else:
-                missing[holder] = self._circuit.reason(holder) or "it did not answer a moment ago"
+                continue
+            missing[holder] = self._circuit.reason(holder) or "it did not answer a moment ago"
+            if self._circuit.admits(holder):
+                # Perhaps it is back. The next lookup will know; this one does not wait.
+                try_end = time.monotonic() + self._deadline_s
+                tried[self._pool.submit(self._ask, holder, document, query, resolution, try_end)] = holder
         done, late = wait(asked, timeout=max(0.0, end - time.monotonic()))
         answers: list[RemoteAnswer] = []
-        for future in done:
+        holders = asked | tried
+        for future in [*done, *(one for one in tried if one.done())]:
+            holder = holders[future]
             try:
                 answers += future.result()
+                missing.pop(holder, None)
             except UsmedError as error:
-                missing[asked[future]] = str(error)
+                missing[holder] = str(error)
         for future in late:
             holder = asked[future]
             future.cancel()

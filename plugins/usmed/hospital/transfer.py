@@ -129,7 +129,10 @@ class Transfer:
         Raises:
             ArchiveError: some are gone (deleted meanwhile); they will be fetched again.
         """
-        here = {stored.sop_instance_uid for stored in self._archive.instances(study)}
+        # Orthanc knows nothing of a study whose last instance was deleted, and says so by an error.
+        whole_study_gone = all(one.orthanc_id != study for one in self._archive.study(manifest.study_instance_uid))
+        stored = [] if whole_study_gone else self._archive.instances(study)
+        here = {one.sop_instance_uid for one in stored}
         gone = [index for index, entry in enumerate(manifest.entries) if entry.sop_instance_uid not in here]
         if gone:
             for index in gone:

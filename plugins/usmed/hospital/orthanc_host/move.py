@@ -106,16 +106,23 @@ class DicomMove:
         return move.size
 
     def apply(self, move: _Move) -> int:
-        """Do one sub-operation; return an Orthanc error code."""
+        """Do one sub-operation.
+
+        Raises:
+            OrthancException: it failed. The Python plugin (7.1) ignores what is returned, so any other way would
+                count as sent what was not. Orthanc then ends the C-MOVE with a warning status.
+        """
         index = move.sent
         move.sent += 1
         try:
             self._ensure_submitted(move, index)
-            return _ok() if self._wait_for(move, index) else _failed()
+            sent = self._wait_for(move, index)
         except UsmedError as error:
             move.abandoned = True
-            log.warning("C-MOVE to %s: instance %d of %d was not sent: %s", move.target, index + 1, move.size, error)
-            return _failed()
+            raise _failed(move, index, str(error)) from error
+        if not sent:
+            raise _failed(move, index, "the destination did not take it")
+        return _ok()
 
     def free(self, move: _Move) -> None:
         """The request is over, perhaps cut short by the other side."""
@@ -284,5 +291,7 @@ def _ok() -> int:
     return int(orthanc.ErrorCode.SUCCESS)
 
 
-def _failed() -> int:
-    return int(orthanc.ErrorCode.NETWORK_PROTOCOL)
+def _failed(move: _Move, index: int, reason: str) -> Exception:
+    log.warning("C-MOVE to %s: instance %d of %d was not sent: %s", move.target, index + 1, move.size, reason)
+    failure: Exception = orthanc.OrthancException(int(orthanc.ErrorCode.NETWORK_PROTOCOL), reason)
+    return failure

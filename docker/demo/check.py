@@ -7,78 +7,54 @@ container `workstation`, which stands in each hospital's network; `scripts/demo 
 """
 
 import argparse
-import hashlib
-import json
-import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from io import BytesIO
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pydicom
 import requests
 import urllib3
-from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
+from region import (
+    SAMPLE,
+    STUDIES,
+    A,
+    B,
+    C,
+    Hospital,
+    lookups,
+    number_of,
+    of_person,
+    study_of,
+    visible,
+)
+from workstation import (
+    DICOM_PORT,
+    UnexpectedError,
+    associate,
+    expect,
+    files_of,
+    find,
+    found,
+    get,
+    local_studies,
+    move,
+    objects_of,
+    of_study,
+    parts,
+    post,
+    retrieve,
+    run,
+)
 
-SAMPLE = Path("/sample/data")
-DICOM_PORT = "4242"
 SETTLE_S = 90
 """How long the region may take to know studies that were stored, or a consent that was recorded."""
 LOOKUP_S = 2.0
 """What a lookup may take: the nodes' deadline of 1.5 s, and the tool's own start."""
-
-NATIONAL = "RO-CNP"
-"""The issuer of the national number."""
-
-Study = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Hospital:
-    """A hospital of the demonstration: `letter` in the text, `host` in its network, and its workstation."""
-
-    letter: str
-    id: str
-    host: str
-    aet: str
-    workstation: str
-    port: int
-
-    @property
-    def url(self) -> str:
-        """Return the address of its Orthanc."""
-        return f"http://{self.host}:8042"
-
-    @property
-    def login(self) -> tuple[str, str]:
-        """Return user and password of its Orthanc."""
-        return "admin", os.environ[f"USMED_PASSWORD_{self.letter}"]
-
-
-A = Hospital("A", "sf-spiridon", "hospital-a", "SPIRIDON", "WORKSTATION-A", 11112)
-B = Hospital("B", "parhon", "hospital-b", "PARHON", "WORKSTATION-B", 11113)
-C = Hospital("C", "regional", "hospital-c", "REGIONAL", "WORKSTATION-C", 11114)
-HOSPITALS = (A, B, C)
-
-INDEX = json.loads((SAMPLE / "index.json").read_text(encoding="utf-8"))
-STUDIES: list[Study] = INDEX["studies"]
-
-
-class UnexpectedError(Exception):
-    """What happened is not what was expected; the text says what happened."""
-
-
-def expect(condition: bool, happened: str) -> None:
-    """Raise UnexpectedError with what happened unless the condition holds."""
-    if not condition:
-        raise UnexpectedError(happened)
 
 
 class Report:
@@ -100,179 +76,6 @@ class Report:
         print("\t".join(re.sub(r"\s+", " ", field) for field in line), flush=True)
 
 
-# ---- The workstation's tools ---------------------------------------------------------------------------------------
-
-
-def run(command: Iterable[str]) -> "subprocess.CompletedProcess[str]":
-    """Run a command of DCMTK to its end."""
-    return subprocess.run(list(command), capture_output=True, text=True, timeout=120, check=False, errors="replace")
-
-
-def keys(query: dict[str, str]) -> list[str]:
-    """Return matching and return keys as DCMTK takes them."""
-    return [part for keyword, value in query.items() for part in ("-k", f"{keyword}={value}")]
-
-
-def of_study(uid: str) -> list[str]:
-    """Return the keys that name one study."""
-    return keys({"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": uid})
-
-
-def associate(hospital: Hospital) -> list[str]:
-    """Return the AE titles of an association from the hospital's own workstation."""
-    return ["-aet", hospital.workstation, "-aec", hospital.aet]
-
-
-def find(hospital: Hospital, **query: str) -> list[Dataset]:
-    """Ask by C-FIND at STUDY level; return the answers."""
-    query = {
-        "QueryRetrieveLevel": "STUDY",
-        "StudyInstanceUID": "",
-        "PatientName": "",
-        "RetrieveAETitle": "",
-        "InstanceAvailability": "",
-        "NumberOfStudyRelatedInstances": "",
-        "InstitutionName": "",
-        **query,
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        command = ["findscu", "-S", "-X", "-od", folder, *associate(hospital), *keys(query)]
-        done = run([*command, hospital.host, DICOM_PORT])
-        expect(done.returncode == 0, f"findscu: {done.stderr[-200:]}")
-        return [pydicom.dcmread(file, force=True) for file in sorted(Path(folder).glob("rsp*"))]
-
-
-def found(hospital: Hospital, **query: str) -> set[str]:
-    """Ask by C-FIND; return the Study Instance UIDs."""
-    return {str(answer.StudyInstanceUID) for answer in find(hospital, **query)}
-
-
-def get(hospital: Hospital, path: str, **options: Any) -> requests.Response:
-    """Ask the hospital's Orthanc by HTTP."""
-    return requests.get(hospital.url + path, auth=hospital.login, timeout=120, **options)
-
-
-def post(hospital: Hospital, path: str, body: Any) -> requests.Response:
-    """Send JSON to the hospital's Orthanc."""
-    return requests.post(hospital.url + path, auth=hospital.login, json=body, timeout=120)
-
-
-def move(hospital: Hospital, study: str) -> tuple[int, int, str]:
-    """Have a study sent to the hospital's workstation by C-MOVE.
-
-    Returns:
-        how many instances arrived, how many the last response counts as completed, and its status.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        command = ["movescu", "-d", "-S", "+xa", "-aem", hospital.workstation, "+P", str(hospital.port), "-od", folder]
-        command += [*associate(hospital), *of_study(study)]
-        done = run([*command, hospital.host, DICOM_PORT])
-        files = Path(folder).iterdir()
-        arrived = {str(pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID) for file in files}
-    counts = re.findall(r"Completed Suboperations\s*:\s*(\d+)", done.stderr + done.stdout)
-    status = re.findall(r"DIMSE Status\s*:\s*0x\w+: ([^:]*)", done.stderr + done.stdout)
-    return len(arrived), int(counts[-1]) if counts else -1, status[-1] if status else f"exit code {done.returncode}"
-
-
-def retrieve(hospital: Hospital, study: str) -> requests.Response:
-    """Ask for a study by WADO-RS."""
-    headers = {"Accept": 'multipart/related; type="application/dicom"'}
-    return get(hospital, f"/dicom-web/studies/{study}", headers=headers)
-
-
-def parts(answer: requests.Response) -> int:
-    """Return how many DICOM objects a WADO-RS answer holds."""
-    boundary = re.search(r'boundary="?([^";]+)', answer.headers.get("Content-Type", ""))
-    return answer.content.count(b"--" + boundary[1].encode()) - 1 if boundary else 0
-
-
-def files_of(hospital: Hospital, study: str) -> dict[str, str]:
-    """Return the SHA-256 of the file of each SOP instance that the hospital's archive holds of a study."""
-    query = {"Level": "Instance", "Query": {"StudyInstanceUID": study}, "Expand": True}
-    found_here = {
-        one["MainDicomTags"]["SOPInstanceUID"]: get(hospital, f"/instances/{one['ID']}/file")
-        for one in post(hospital, "/tools/find", query).json()
-    }
-    return {uid: hashlib.sha256(file.content).hexdigest() for uid, file in found_here.items() if file.ok}
-
-
-# ---- What must come out --------------------------------------------------------------------------------------------
-
-
-def study_of(person: str, hospital: Hospital, modality: str) -> Study:
-    """Return the one sample study of a person at a hospital that has the modality."""
-    (study,) = [
-        study
-        for study in STUDIES
-        if study["person"] == person and study["hospital"] == hospital.id and modality in study["modalities"]
-    ]
-    return study
-
-
-def number_of(person: str, hospital: Hospital) -> str:
-    """Return the number a hospital knows a person by; the national number if it does not."""
-    for study in STUDIES:
-        if study["person"] == person and study["hospital"] == hospital.id:
-            return str(study["patient_id"])
-    (number,) = [one["national_number"] for one in INDEX["persons"] if one["key"] == person]
-    return str(number)
-
-
-def linked(hospital: Hospital, number: str) -> list[Study]:
-    """Return the studies of the one person whom the number names at the hospital, wherever they are.
-
-    Numbers are one person's when a study states both. The one exception is the sample region's contradiction: p07's
-    study at Parhon states the national number with another birth date, so there that number links nothing.
-    """
-    (own,) = [one["issuer"] for one in INDEX["hospitals"] if one["id"] == hospital.id]
-    known = {(own, number), (NATIONAL, number)}
-    found_here: list[Study] = []
-    while True:
-        more = [study for study in STUDIES if study not in found_here and numbers_of(study) & known]
-        if not more:
-            return found_here
-        found_here += more
-        known = known.union(*map(numbers_of, more))
-
-
-def numbers_of(study: Study) -> set[tuple[str, str]]:
-    """Return the numbers that a study states, as issuer and value, as far as they link."""
-    numbers = {(one["issuer"], one["value"]) for one in study["identifiers"]}
-    if (study["person"], study["hospital"]) == ("p07", B.id):
-        return {(issuer, value) for issuer, value in numbers if issuer != NATIONAL}
-    return numbers
-
-
-def listed(hospital: Hospital, number: str) -> set[str]:
-    """Return what a lookup of a number at a hospital must list.
-
-    The hospital's own studies with this very Patient ID, as plain Orthanc; of the others the person's that the
-    patient lets this hospital have.
-    """
-    own = [one for one in STUDIES if one["hospital"] == hospital.id and one["patient_id"] == number]
-    others = [one for one in linked(hospital, number) if hospital.id in one["visible_to"]]
-    return {one["study_instance_uid"] for one in own + others}
-
-
-def visible(hospital: Hospital, person: str) -> set[str]:
-    """Return the person's studies that a lookup at the hospital must list."""
-    return listed(hospital, number_of(person, hospital))
-
-
-def lookups() -> dict[tuple[str, str], tuple[Hospital, set[str]]]:
-    """Return, for each hospital and each number that a person may be looked up by there, what must be found."""
-    table: dict[tuple[str, str], tuple[Hospital, set[str]]] = {}
-    for hospital in HOSPITALS:
-        for person in {study["person"] for study in STUDIES}:
-            number = number_of(person, hospital)
-            here = any(study["person"] == person and study["hospital"] == hospital.id for study in STUDIES)
-            # A number with * or ? is a pattern in C-FIND (PS3.4 C.2.2.2.4), not one patient. A number that another
-            # person has at this hospital says nothing about a person who was never here.
-            if not re.search(r"[*?\\]", number) and (here or person.startswith("p")):
-                table[hospital.id, number] = (hospital, listed(hospital, number))
-    return table
-
-
 def differences() -> list[str]:
     """Look every number up at every hospital; return what was not as expected."""
     wrong = []
@@ -290,9 +93,6 @@ def until(what: Callable[[], list[str]]) -> None:
     while said := what():
         expect(time.monotonic() < deadline, "; ".join(said))
         time.sleep(1)
-
-
-# ---- The steps -----------------------------------------------------------------------------------------------------
 
 
 def every_number() -> str:
@@ -315,11 +115,6 @@ def lists_with_holder() -> str:
     happened = f"{len(answers)} studies: {len(remote)} not here, {len(marked)} NEARLINE, {len(named)} name A"
     expect(len(remote) == len(marked) == len(named) == len(of_person("p02", A)), happened)
     return happened
-
-
-def local_studies(hospital: Hospital) -> set[str]:
-    """Return the studies in the hospital's own archive."""
-    return {study["MainDicomTags"]["StudyInstanceUID"] for study in get(hospital, "/studies?expand").json()}
 
 
 def forget_guests(hospital: Hospital) -> None:
@@ -394,16 +189,6 @@ def own_number() -> str:
     same = sum(at_a[one].PixelData == at_b[one].PixelData for one in at_a)
     expect(same == len(at_a), f"the pixels of {same} of {len(at_a)} are the same")
     return f"Patient ID {numbers.pop()}, same pixels"
-
-
-def objects_of(hospital: Hospital, study: str) -> dict[str, Dataset]:
-    """Return the DICOM objects that the hospital's archive holds of a study, by SOP Instance UID."""
-    files = [
-        get(hospital, f"/instances/{one}/file").content
-        for one in post(hospital, "/tools/find", {"Level": "Instance", "Query": {"StudyInstanceUID": study}}).json()
-    ]
-    objects = [pydicom.dcmread(BytesIO(file)) for file in files]
-    return {str(one.SOPInstanceUID): one for one in objects}
 
 
 def as_unknown() -> str:
@@ -490,12 +275,6 @@ def sees(hospital: Hospital, person: str, expected: set[str]) -> str:
 
     until(different)
     return f"{len(expected)} studies"
-
-
-def of_person(person: str, *hospitals: Hospital) -> set[str]:
-    """Return a person's sample studies at these hospitals."""
-    ids = {hospital.id for hospital in hospitals}
-    return {study["study_instance_uid"] for study in STUDIES if study["person"] == person and study["hospital"] in ids}
 
 
 def main_job(report: Report) -> None:

@@ -6,15 +6,15 @@ from typing import Any
 from flask import Flask, Response, jsonify, request
 
 from usmed.domain.errors import PeerDataError, UsmedError
-from usmed.domain.identifiers import Naming, is_uid
-from usmed.domain.lookup import Selector
-from usmed.domain.pull import UNFINISHED
+from usmed.domain.identifiers import Naming, is_uid, orthanc_id
+from usmed.domain.lookup import Level, Query, Selector
+from usmed.domain.pull import UNFINISHED, State
 from usmed.hospital.archive import Archive
 from usmed.hospital.feed import Feed
 from usmed.hospital.fetch import Fetch
 from usmed.hospital.lookup import FederatedLookup
 from usmed.hospital.pulls import Pulls
-from usmed.hospital.region_panel import RegionPanel
+from usmed.hospital.region_panel import RegionPanel, plain_reason
 
 
 def create_pages(
@@ -39,19 +39,38 @@ def create_pages(
     def patient(patient_id: str) -> Response:
         return jsonify(panel.patient(patient_id, _agent(), request.args.get("issuer", "")))
 
-    @app.get("/orthanc-patients/<orthanc_id>")
-    def orthanc_patient(orthanc_id: str) -> tuple[Response, int] | Response:
-        studies = archive.parent_studies([orthanc_id])
+    @app.get("/region")
+    def region() -> Response:
+        return jsonify(panel.named(request.args, _agent()))
+
+    @app.get("/orthanc-patients/<resource>")
+    def orthanc_patient(resource: str) -> tuple[Response, int] | Response:
+        studies = archive.parent_studies([resource])
         if not studies:
             return jsonify(error="unknown", message="there is no such patient here"), 404
-        return jsonify(panel.patient(studies[0].patient_id, _agent(), studies[0].issuer))
+        own = next((one for one in studies if not one.is_guest), studies[0])
+        return jsonify(panel.patient(own.patient_id, _agent(), own.issuer))
 
-    @app.get("/orthanc-studies/<orthanc_id>")
-    def orthanc_study(orthanc_id: str) -> tuple[Response, int] | Response:
-        study = archive.study_by_orthanc_id(orthanc_id)
+    @app.get("/orthanc-studies/<resource>")
+    def orthanc_study(resource: str) -> tuple[Response, int] | Response:
+        study = archive.study_by_orthanc_id(resource)
         if study is None:
             return jsonify(error="unknown", message="there is no such study here"), 404
         return jsonify(panel.study(study, _agent()))
+
+    @app.get("/orthanc-studies/<resource>/arriving")
+    def arriving(resource: str) -> Response:
+        # For a page to ask before it asks Orthanc for the study, which would answer only once the study is whole.
+        uid = pulls.arriving(resource)
+        row = pulls.row(uid) if uid is not None else None
+        here = row is None and archive.study_by_orthanc_id(resource) is not None
+        asked = Query(Level.STUDY, {"StudyInstanceUID": uid}, ("PatientName", "StudyDescription"))
+        found = archive.find(asked) if uid is not None else []
+        return jsonify(
+            Here=here,
+            Transfer=_transfer(row) if row is not None else None,
+            Study=found[0].tags if found else {},
+        )
 
     @app.post("/fetch")
     def fetch_study() -> tuple[Response, int] | Response:
@@ -78,7 +97,9 @@ def create_pages(
 
     @app.get("/transfers")
     def transfers() -> Response:
-        return jsonify([_transfer(row) for row in pulls.recent()])
+        named = [uid for uid in request.args.get("studies", "").split(",") if uid]
+        rows = [row for row in map(pulls.row, named) if row is not None] if named else pulls.recent()
+        return jsonify([_transfer(row) for row in rows])
 
     @app.get("/transfers/<uid>")
     def transfer(uid: str) -> tuple[Response, int] | Response:
@@ -104,7 +125,8 @@ def create_pages(
             "Instances": row.instances,
             "SizeBytes": row.size_bytes,
             "Attempts": row.attempts,
-            "Reason": row.reason,
+            "Reason": plain_reason(row.reason, row.source, hospital_name(row.source)),
+            "OrthancStudy": orthanc_id(row.patient_id, row.study_instance_uid) if row.state is State.COMPLETE else "",
             "RequestedBy": row.requested_by,
             "Unfinished": row.state in UNFINISHED,
         }

@@ -1,23 +1,44 @@
 """What Orthanc Explorer shows of the region on a patient's and a study's page: who holds what, and where it stands."""
 
+import re
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from typing import Any
 
 from usmed.domain.errors import PeerDataError
-from usmed.domain.identifiers import Naming, PatientIdentifier
-from usmed.domain.lookup import Level, Query, RemoteAnswer, RemoteAnswers, Selector
+from usmed.domain.identifiers import Naming
+from usmed.domain.lookup import Level, Query, RemoteAnswer, Selector
 from usmed.domain.pull import UNFINISHED, State
-from usmed.domain.region import RegionManifest
+from usmed.domain.region import HUB, RegionManifest
 from usmed.hospital.archive import Archive, Study
+from usmed.hospital.fetch import Fetch
 from usmed.hospital.lookup import FederatedLookup
 from usmed.hospital.pulls import Pulls
 from usmed.hospital.store import PullRow
+
+
+class Notice(StrEnum):
+    """Why a panel shows no studies; a page puts it in words of its own language."""
+
+    NONE = ""
+    NO_PERMISSION = "no-permission"
+    UNUSABLE_NUMBER = "unusable-number"
+    SEVERAL_PATIENTS = "several-patients"
+
 
 _TAGS = ("StudyDescription", "StudyTime", "AccessionNumber", "BodyPartExamined")
 
 
 class RegionPanel:
-    """Builds the panel's content as JSON."""
+    """Builds the panel's content as JSON.
+
+    Every panel is `{"hospital", "permission", "notice", "message", "studies": [...], "missing": {hospital's name:
+    reason}, "hub"}`. `permission` is false when the region shows nothing, which does not tell whether there is
+    anything; `notice` is the reason (`Notice`), `message` the same in words, empty when only those who did not answer
+    could tell. `hub` is empty, or why the regional hub was not asked. A study is `{"StudyInstanceUID", "StudyDate",
+    "StudyDescription", "ModalitiesInStudy", "Instances", "Holder", "OrthancStudy", "State", "Arrived", "Reason"}`;
+    `State` is here, arriving, waiting, refused, failed or remote.
+    """
 
     def __init__(
         self,
@@ -26,6 +47,7 @@ class RegionPanel:
         naming: Naming,
         region: Callable[[], RegionManifest],
         lookup: FederatedLookup,
+        fetch: Fetch,
         pulls: Pulls,
         archive: Archive,
     ) -> None:
@@ -33,50 +55,68 @@ class RegionPanel:
         self._naming = naming
         self._region = region
         self._lookup = lookup
+        self._fetch = fetch
         self._pulls = pulls
         self._archive = archive
 
     def patient(self, patient_id: str, agent: str, issuer: str = "") -> dict[str, Any]:
-        """Return the panel of a patient.
+        """Return the panel of a patient. It is a lookup: it starts pulls where the hospital set it so.
 
         Args:
             patient_id: PatientID as it stands in this archive.
             agent: who looks.
             issuer: IssuerOfPatientID, if the archive's objects name one.
-
-        Returns:
-            `{"hospital", "permission", "message", "studies": [...], "missing": {hospital: reason}}`. `permission` is
-            false when the region shows nothing, which does not tell whether there is anything.
         """
         try:
             identifier = self._naming.identify(patient_id, issuer)
         except PeerDataError as error:
-            return self._empty(str(error))
-        return self._panel(identifier, agent)
+            return self._empty(Notice.UNUSABLE_NUMBER, str(error))
+        return self._panel(Selector(identifier=identifier), agent)
+
+    def named(self, keys: Mapping[str, str], agent: str) -> dict[str, Any]:
+        """Return the panel of the one patient whom a lookup names.
+
+        Args:
+            keys: its matching keys, by DICOM keyword.
+            agent: who looks.
+        """
+        selector = self._lookup.select(Query(Level.STUDY, keys))
+        if selector is None:
+            return self._empty(Notice.SEVERAL_PATIENTS, "this lookup names no single patient: the region is not asked")
+        return self._panel(selector, agent)
 
     def study(self, study: Study, agent: str) -> dict[str, Any]:
-        """Return the panel of one study: as of its patient, with only this study."""
+        """Return the panel of one study: as of its patient, with only this study; `others` counts the rest."""
         try:
-            panel = self._panel(study.identifier(self._naming), agent)
+            panel = self._panel(Selector(identifier=study.identifier(self._naming)), agent)
         except PeerDataError as error:
-            return self._empty(str(error))
-        panel["studies"] = [one for one in panel["studies"] if one["StudyInstanceUID"] == study.study_instance_uid]
+            return self._empty(Notice.UNUSABLE_NUMBER, str(error)) | {"others": 0}
+        everything = panel["studies"]
+        mine = [one for one in everything if one["StudyInstanceUID"] == study.study_instance_uid]
         row = self._pulls.row(study.study_instance_uid)
-        if row is not None and not panel["studies"]:
-            panel["studies"] = [self._from_row(row)]
+        panel["studies"] = mine or ([self._from_row(row)] if row is not None else [])
+        panel["others"] = len(everything) - len(mine)
         return panel
 
-    def _panel(self, identifier: PatientIdentifier, agent: str) -> dict[str, Any]:
-        query = Query(Level.STUDY, {"PatientID": identifier.value, "IssuerOfPatientID": identifier.issuer}, _TAGS)
-        answers = self._lookup.find(query, Selector(identifier=identifier), agent)
+    def _panel(self, selector: Selector, agent: str) -> dict[str, Any]:
+        if selector.identifier is not None:
+            keys = {"PatientID": selector.identifier.value, "IssuerOfPatientID": selector.identifier.issuer}
+        elif selector.study_instance_uid:
+            keys = {"StudyInstanceUID": selector.study_instance_uid}
+        else:
+            keys = {"AccessionNumber": selector.accession_number}
+        answers = self._lookup.find(Query(Level.STUDY, keys, _TAGS), selector, agent)
+        self._fetch.looked_up(answers, agent)
         studies = [self._remote(answer) for answer in answers.answers]
-        region = self._region()
+        missing = {peer: re.sub(rf"^{peer}(?: was not reached)?: ", "", why) for peer, why in answers.missing.items()}
+        # Without any answer, those who did not answer may be just the ones who would have shown something.
+        nothing = not answers.answers and not missing
         return {
-            "hospital": region.hospitals[self._hospital].name,
+            **self._empty(Notice.NO_PERMISSION if nothing else Notice.NONE, _NOTHING if nothing else ""),
             "permission": bool(answers.answers),
-            "message": "" if answers.answers else _NOTHING,
             "studies": sorted(studies, key=lambda one: str(one["StudyDate"]), reverse=True),
-            "missing": {self._name(peer): reason for peer, reason in _missing(answers).items()},
+            "hub": missing.pop(HUB, ""),
+            "missing": {self._name(peer): reason for peer, reason in missing.items()},
         }
 
     def _remote(self, answer: RemoteAnswer) -> dict[str, Any]:
@@ -92,7 +132,7 @@ class RegionPanel:
             "Instances": answer.instances,
             "Holder": self._name(answer.holder),
             "OrthancStudy": here[0].orthanc_id if here else "",
-            **_state(row, instances, answer.instances),
+            **self._state(row, instances, answer.instances),
         }
         self._add_progress(shown, answer.study_instance_uid)
         return shown
@@ -107,7 +147,7 @@ class RegionPanel:
             "Instances": row.instances,
             "Holder": self._name(row.source),
             "OrthancStudy": here[0].orthanc_id if here else "",
-            **_state(row, here[0].instances if here else 0, row.instances),
+            **self._state(row, here[0].instances if here else 0, row.instances),
         }
         self._add_progress(shown, row.study_instance_uid)
         return shown
@@ -118,12 +158,31 @@ class RegionPanel:
             shown["Arrived"] = sum(progress.verified)
             shown["Instances"] = len(progress.verified)
 
+    def _state(self, row: PullRow | None, here: int, there: int) -> dict[str, Any]:
+        """Return State (here, arriving, waiting, refused, failed, remote), Arrived, Reason."""
+        if row is not None and row.state is not State.COMPLETE:
+            state = "arriving" if row.state in UNFINISHED - {State.WAITING} else row.state.value
+            reason = plain_reason(row.reason, row.source, self._name(row.source))
+            return {"State": state, "Arrived": row.arrived, "Reason": reason}
+        if here and here >= there:
+            return {"State": "here", "Arrived": here, "Reason": ""}
+        reason = f"{here} of {there} images are here" if here else ""
+        return {"State": "remote", "Arrived": here, "Reason": reason}
+
     def _name(self, hospital_id: str) -> str:
         hospital = self._region().hospitals.get(hospital_id)
         return hospital.name if hospital else hospital_id
 
-    def _empty(self, message: str) -> dict[str, Any]:
-        return {"hospital": "", "permission": False, "message": message, "studies": [], "missing": {}}
+    def _empty(self, notice: Notice, message: str) -> dict[str, Any]:
+        return {
+            "hospital": self._name(self._hospital),
+            "permission": False,
+            "notice": notice.value,
+            "message": message,
+            "studies": [],
+            "missing": {},
+            "hub": "",
+        }
 
 
 _NOTHING = (
@@ -132,18 +191,6 @@ _NOTHING = (
 )
 
 
-def _missing(answers: RemoteAnswers) -> Mapping[str, str]:
-    return answers.missing
-
-
-def _state(row: PullRow | None, here: int, there: int) -> dict[str, Any]:
-    """Return State (here, arriving, waiting, refused, failed, remote), Arrived, Reason."""
-    if row is not None and row.state in UNFINISHED:
-        return {"State": "waiting" if row.state is State.WAITING else "arriving", "Arrived": row.arrived,
-                "Reason": row.reason}  # fmt: skip
-    if row is not None and row.state in (State.REFUSED, State.FAILED):
-        return {"State": row.state.value, "Arrived": row.arrived, "Reason": row.reason}
-    if here and here >= there:
-        return {"State": "here", "Arrived": here, "Reason": ""}
-    reason = f"{here} of {there} images are here" if here else ""
-    return {"State": "remote", "Arrived": here, "Reason": reason}
+def plain_reason(reason: str, peer: str, name: str) -> str:
+    """Return a reason as people read it: with the hospital's name for the id that errors and logs use."""
+    return re.sub(rf"(?<![\w-]){re.escape(peer)}(?=:? )", lambda _: name, reason)

@@ -198,7 +198,15 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         own=settings.Own,
         foreign=settings.Foreign,
     )
-    panel = RegionPanel(hospital=own.id, naming=naming, region=region_now, lookup=lookup, pulls=pulls, archive=archive)
+    panel = RegionPanel(
+        hospital=own.id,
+        naming=naming,
+        region=region_now,
+        lookup=lookup,
+        fetch=fetch,
+        pulls=pulls,
+        archive=archive,
+    )
 
     def name_of(hospital_id: str) -> str:
         hospital = region.hospitals.get(hospital_id)

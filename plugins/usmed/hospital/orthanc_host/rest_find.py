@@ -181,7 +181,11 @@ def _resource(request: Mapping[str, Any], level: Level, addition: Addition) -> d
         "ID": orthanc_id(*chain),
         "Type": level.orthanc,
         "InstanceAvailability": tags["InstanceAvailability"],
-        "HeldBy": {"Hospital": addition.answer.holder, "Name": addition.holder_name},
+        "HeldBy": {
+            "Hospital": addition.answer.holder,
+            "Name": addition.holder_name,
+            "Instances": addition.answer.instances,
+        },
     }
     if "MainDicomTags" in content:
         main = {name: tags[name] for name in _MAIN_TAGS[level] if name in tags and name not in _MAIN_PATIENT}

@@ -8,7 +8,7 @@ import logging
 import queue
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from usmed.domain.errors import PeerDataError, UsmedError
 from usmed.domain.identifiers import Naming
@@ -33,6 +33,7 @@ class Feed:
         self,
         *,
         naming: Naming,
+        issuers: Collection[str],
         archive: Archive,
         client: Poster,
         is_guest: Callable[[str], bool],
@@ -41,6 +42,7 @@ class Feed:
         poll_s: float,
     ) -> None:
         self._naming = naming
+        self._issuers = frozenset(issuers)
         self._archive = archive
         self._client = client
         self._is_guest = is_guest
@@ -101,9 +103,13 @@ class Feed:
         if study.is_guest or self._is_guest(study.study_instance_uid):
             return None
         try:
+            identifiers = study.identifiers(self._naming)
+            if not any(one.issuer in self._issuers for one in identifiers):
+                # Only another hospital's numbers, as on an imported disc: the hub takes no one's word for these.
+                return None
             return study_record(
                 study.study_instance_uid,
-                study.identifiers(self._naming),
+                identifiers,
                 birth_date=study.birth_date if is_date(study.birth_date) else "",
                 sex=study.sex if study.sex in ("M", "F", "O") else "",
                 accession_number=study.accession_number,
@@ -169,7 +175,8 @@ class Feed:
                     self.reconcile()
                     waited = 0.0
                 answer = self._client.post(HUB, "/v1/consents/changes", {"since": cursor}, deadline_s=DEADLINE_S)
-                if answer["changes"] and cursor:
+                # A cursor that went back tells of a hub restored from a backup: what is remembered may be newer.
+                if (answer["changes"] and cursor) or int(answer["cursor"]) < cursor:
                     self._consents_changed()
                 cursor = int(answer["cursor"])
                 self.last_error = ""

@@ -178,8 +178,10 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         consents.forget()
         lookup.forget()
 
+    national = region.national_number
     feed = Feed(
         naming=naming,
+        issuers=[*own.issuers, *([national.issuer] if national else [])],
         archive=archive,
         client=client,
         is_guest=store.is_guest,

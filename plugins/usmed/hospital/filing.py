@@ -13,16 +13,18 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from pydicom import dcmread, dcmwrite
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.sequence import Sequence
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import PatientIdentifier
+from usmed.hospital.dicom_elements import UnusualError, find_elements
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,13 @@ def check_instance(dicom: bytes, *, study_instance_uid: str, sop_instance_uid: s
     Raises:
         PeerDataError: not DICOM, or another instance, study or patient.
     """
+    try:
+        elements = find_elements(dicom, _IDENTIFYING)
+        said = [elements.text(index).strip(" \0") for index in range(len(_IDENTIFYING))]
+        if said == [sop_instance_uid, patient_id, study_instance_uid]:
+            return
+    except UnusualError:
+        pass
     header = _read(dicom)
     found = (_text(header, "StudyInstanceUID"), _text(header, "SOPInstanceUID"), _text(header, "PatientID"))
     if found != (study_instance_uid, sop_instance_uid, patient_id):
@@ -65,8 +74,46 @@ def file_under(dicom: bytes, filing: Filing) -> bytes:
     Raises:
         PeerDataError: not a DICOM file, or one whose character set lacks a letter of the number.
     """
+    try:
+        return _spliced(dicom, filing)
+    except UnusualError:
+        return _rewritten(dicom, filing)
+
+
+def _spliced(dicom: bytes, filing: Filing) -> bytes:
+    """Exchange the bytes of the elements that change, leave all others where they are.
+
+    Raises:
+        PeerDataError: as `file_under`.
+        UnusualError: it needs a parser.
+    """
+    found = find_elements(dicom, _CHANGING)
+    # Padding behind a value is none of it; a space before it makes another patient for Orthanc.
+    if found.text(_CHANGING.index(_PATIENT_ID)).rstrip(" \0") == filing.patient_id:
+        return dicom
+    old = tuple(dicom[place.start : place.end] for place in found.places)
+    pieces = []
+    position = 0
+    for place, new in zip(found.places, _exchanged(found.implicit, old, filing), strict=True):
+        pieces += [dicom[position : place.start], new]
+        position = place.end
+    return b"".join([*pieces, dicom[position:]])
+
+
+@lru_cache(maxsize=32)
+def _exchanged(implicit: bool, elements: tuple[bytes, ...], filing: Filing) -> tuple[bytes, ...]:
+    """Return what `_rewritten` makes of the elements that change. They are the same in all images of a study."""
+    syntax = (ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian).encode()
+    syntax += b"\0" * (len(syntax) % 2)
+    meta = struct.pack("<HH2sH", 2, 0x10, b"UI", len(syntax)) + syntax
+    head = bytes(128) + b"DICM" + struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(meta)) + meta
+    written = _rewritten(head + b"".join(elements), filing)
+    found = find_elements(written, _CHANGING)
+    return tuple(written[place.start : place.end] for place in found.places)
+
+
+def _rewritten(dicom: bytes, filing: Filing) -> bytes:
     with _translated():
-        # Padding behind a value is none of it; a space before it makes another patient for Orthanc.
         if str(_read(dicom).get("PatientID", "")).rstrip(" \0") == filing.patient_id:
             return dicom
         source = io.BytesIO(dicom)
@@ -160,6 +207,12 @@ def patient_and_study(dicom: bytes) -> tuple[str, str, str, str, str]:
         _text(header, "Modality"),
     )
 
+
+_PATIENT_ID = 0x00100020
+_IDENTIFYING = (0x00080018, _PATIENT_ID, 0x0020000D)
+"""SOPInstanceUID, PatientID, StudyInstanceUID."""
+_CHANGING = (0x00080005, _PATIENT_ID, 0x00100021, 0x00101002, 0x04000561)
+"""PatientID, IssuerOfPatientID, OtherPatientIDsSequence, OriginalAttributesSequence; in what SpecificCharacterSet."""
 
 _HEADER_TAGS = ["PatientID", "IssuerOfPatientID", "StudyInstanceUID", "SOPInstanceUID", "StudyDate", "Modality"]
 

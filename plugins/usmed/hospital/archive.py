@@ -32,6 +32,15 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """Where a file was stored: Orthanc's identifiers of study and instance. `is_new`: it was not there before."""
+
+    study_orthanc_id: str
+    orthanc_id: str
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
 class StoredInstance:
     """An instance in the archive. `file_uuid` changes when it is overwritten; `size_bytes` is that of its file."""
 
@@ -132,8 +141,12 @@ class Archive(Protocol):
         """Return the DICOM file of an instance."""
         ...
 
-    def store(self, dicom: bytes) -> str:
-        """Store a DICOM file; return the Orthanc identifier of its study. Storing it again changes nothing."""
+    def store(self, dicom: bytes) -> Stored:
+        """Store a DICOM file. If its instance is here already nothing changes, whatever the file holds."""
+        ...
+
+    def delete_instance(self, instance_orthanc_id: str) -> None:
+        """Delete an instance; one that is gone already is no error."""
         ...
 
     def label(self, study_orthanc_id: str, *, add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:

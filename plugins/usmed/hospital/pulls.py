@@ -23,6 +23,9 @@ from usmed.platform.audit_log import AuditLog
 
 log = logging.getLogger(__name__)
 
+UNKNOWN = "unknown"
+"""A source's code for "no such study, or no permission": the one refusal that is an answer."""
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A study to be pulled: where it is, and whose.
@@ -218,7 +221,11 @@ class Pulls:
                 now = int(self._clock().timestamp())
                 self._finish(progress, Event.VERIFIED, "", Outcome.SUCCESS, last_used=now, attempts=0)
             except RefusedError as error:
-                self._finish(progress, Event.REFUSED, str(error), Outcome.DENIED)
+                if error.code == UNKNOWN:
+                    self._finish(progress, Event.REFUSED, str(error), Outcome.DENIED)
+                else:
+                    # It could not answer now, or took our clock for wrong: that may pass.
+                    self._interrupted(progress, error)
             except IdentityConflictError as error:
                 self._finish(progress, Event.GAVE_UP, str(error), Outcome.FAILURE)
             except UsmedError as error:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from itertools import batched
 from typing import Any, Protocol
 
 from usmed.domain.consent import Purpose
@@ -18,7 +19,7 @@ from usmed.domain.identifiers import Naming, orthanc_id
 from usmed.domain.manifest import LIMIT_BYTES, ManifestEntry, StudyManifest, parse_manifest, read_frames
 from usmed.domain.region import RegionManifest
 from usmed.domain.request_signature import verify_document
-from usmed.hospital.archive import ARRIVING_LABEL, GUEST_LABEL, Archive, ArchiveError
+from usmed.hospital.archive import ARRIVING_LABEL, GUEST_LABEL, Archive, ArchiveError, Stored
 from usmed.hospital.filing import Filing, check_instance, file_under
 from usmed.hospital.identities import Poster
 from usmed.hospital.store import PullRow, PullStore
@@ -27,6 +28,8 @@ MANIFEST_PATH = "/federation/v1/manifest"
 INSTANCES_PATH = "/federation/v1/instances"
 MANIFEST_DEADLINE_S = 120.0
 SAVE_EVERY_S = 0.5
+BATCH = 5000
+"""Instances in one request: some 400 KB, below the largest body that a source accepts."""
 
 
 class Streamer(Poster, Protocol):
@@ -187,9 +190,9 @@ class Transfer:
     def _filing(self, row: PullRow, manifest: StudyManifest) -> Filing:
         hospital = self._region().hospitals.get(row.source)
         issuer = next((one.issuer for one in row.identifiers if one.value == row.patient_id), "")
-        return Filing(
-            row.patient_id, issuer, manifest.identifier, hospital.name if hospital else row.source, self._clock()
-        )
+        # The same at every try, so that a file which is stored already can be recognised.
+        asked = datetime.fromtimestamp(row.created, UTC)
+        return Filing(row.patient_id, issuer, manifest.identifier, hospital.name if hospital else row.source, asked)
 
     def _check_identity(self, row: PullRow, manifest: StudyManifest, filing: Filing) -> None:
         """Refuse to put the study under a patient who is, by what is already here, somebody else.
@@ -232,6 +235,12 @@ class Transfer:
             future.result()
 
     def _stream(self, progress: Progress, manifest: StudyManifest, filing: Filing, indexes: Sequence[int]) -> None:
+        for batch in batched(indexes, BATCH, strict=False):
+            self._stream_batch(progress, manifest, filing, batch)
+
+    def _stream_batch(
+        self, progress: Progress, manifest: StudyManifest, filing: Filing, indexes: Sequence[int]
+    ) -> None:
         row = progress.row
         document = {
             **self._request(row),
@@ -261,17 +270,36 @@ class Transfer:
                 sop_instance_uid=entry.sop_instance_uid,
                 patient_id=manifest.identifier.value,
             )
-            study = self._archive.store(file_under(dicom, filing))
+            filed = file_under(dicom, filing)
+            stored = self._archive.store(filed)
+            if not stored.is_new:
+                self._replace(stored, filed)
         except PeerDataError as error:
             raise PeerDataError(f"instance {entry.sop_instance_uid} is not accepted: {error}") from error
         except ArchiveError as error:
             raise ArchiveError(f"instance {entry.sop_instance_uid} could not be stored: {error}") from error
-        if study != orthanc_id(filing.patient_id, manifest.study_instance_uid):
+        if stored.study_orthanc_id != orthanc_id(filing.patient_id, manifest.study_instance_uid):
             raise IdentityConflictError(f"instance {entry.sop_instance_uid} was filed under another study or patient")
         with progress.changed:
             progress.verified[index] = 1
             progress.received_bytes += len(dicom)
             progress.changed.notify_all()
+
+    def _replace(self, stored: Stored, filed: bytes) -> None:
+        """Make sure that what is here under this SOP Instance UID is what was verified.
+
+        It is, after a process was killed between storing and noting. It is not if the source has changed the instance.
+
+        Raises:
+            IdentityConflictError: it is not, and it is this hospital's own.
+        """
+        if self._archive.read(stored.orthanc_id) == filed:
+            return
+        study = self._archive.study_by_orthanc_id(stored.study_orthanc_id)
+        if study is None or not study.labels & {GUEST_LABEL, ARRIVING_LABEL}:
+            raise IdentityConflictError("an instance of this study is here already, with another content")
+        self._archive.delete_instance(stored.orthanc_id)
+        self._archive.store(filed)
 
     def _save(self, progress: Progress) -> None:
         self._store.set(progress.row.study_instance_uid, verified=bytes(progress.verified))

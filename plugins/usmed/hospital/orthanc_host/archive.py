@@ -8,7 +8,7 @@ import orthanc
 
 from usmed.domain.identifiers import is_single_value, is_uid
 from usmed.domain.lookup import Level, Query
-from usmed.hospital.archive import ArchiveError, Match, StoredInstance, Study
+from usmed.hospital.archive import ArchiveError, Match, Stored, StoredInstance, Study
 from usmed.hospital.orthanc_host import rest
 
 PROVENANCE_METADATA = 5301
@@ -95,9 +95,18 @@ class OrthancArchive:
             raise rest._translated(error) from error
         return data
 
-    def store(self, dicom: bytes) -> str:
+    def store(self, dicom: bytes) -> Stored:
         """See `Archive.store`."""
-        return str(json.loads(rest.post("/instances", dicom))["ParentStudy"])
+        answer = json.loads(rest.post("/instances", dicom))
+        return Stored(str(answer["ParentStudy"]), str(answer["ID"]), answer["Status"] != "AlreadyStored")
+
+    def delete_instance(self, instance_orthanc_id: str) -> None:
+        """See `Archive.delete_instance`."""
+        try:
+            rest.delete(f"/instances/{instance_orthanc_id}")
+        except rest.OrthancError as error:
+            if error.code != rest.UNKNOWN_RESOURCE:
+                raise
 
     def label(self, study_orthanc_id: str, *, add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
         """See `Archive.label`."""

@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 from wsgiref.types import WSGIApplication
@@ -87,13 +88,46 @@ def register(pattern: str, handler: Callable[[HttpRequest], Answer]) -> None:
                 )
             )
         except rest.OrthancError as error:
-            # Orthanc turns it into the same status and body that its own route would have given.
-            raise orthanc.OrthancException(error.code, str(error)) from error
+            answer = _as_orthanc(error.code, error.name, request["method"], uri)
+        except orthanc.OrthancException as error:
+            answer = _as_orthanc(int(error.args[0]), str(error.args[1]), request["method"], uri)
         except UsmedError as error:
             answer = json_answer({"error": type(error).__name__, "message": str(error)}, _status(error))
         _send(output, answer)
 
     orthanc.RegisterRestCallback(pattern, callback)
+
+
+def _as_orthanc(code: int, name: str, method: str, uri: str) -> Answer:
+    """Return what Orthanc's own route answers to an error; of an exception of ours it would make "500, plugin"."""
+    status = _ORTHANC_STATUS.get(code, 500)
+    document = {
+        "HttpError": HTTPStatus(status).phrase,
+        "HttpStatus": status,
+        "Message": name,
+        "Method": method,
+        "OrthancError": name,
+        "OrthancStatus": code,
+        "Uri": uri,
+    }
+    return Answer(status, json.dumps(document, indent=1).encode("utf-8"))
+
+
+_ORTHANC_STATUS = {
+    int(getattr(orthanc.ErrorCode, name)): status
+    for status, names in {
+        400: ("BAD_REQUEST", "BAD_PARAMETER_TYPE", "BAD_FILE_FORMAT", "BAD_JSON", "PARAMETER_OUT_OF_RANGE", "URI_SYNTAX"),
+        401: ("UNAUTHORIZED",),
+        403: ("FORBIDDEN_ACCESS",),
+        404: ("UNKNOWN_RESOURCE", "INEXISTENT_FILE", "INEXISTENT_ITEM"),
+        406: ("NOT_ACCEPTABLE",),
+        409: ("REVISION", "DUPLICATE_RESOURCE"),
+        503: ("DATABASE_UNAVAILABLE", "DATABASE_CANNOT_SERIALIZE"),
+        507: ("FULL_STORAGE",),
+    }.items()
+    for name in names
+}
+"""Which HTTP status Orthanc gives each of its error codes; all others are 500."""
 
 
 def _status(error: UsmedError) -> int:
@@ -131,7 +165,8 @@ def _call_wsgi(application: WSGIApplication, prefix: str, request: HttpRequest) 
     environ: dict[str, Any] = {
         "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": prefix,
-        "PATH_INFO": request.uri[len(prefix) :],
+        # WSGI carries the bytes of the path as Latin-1 (PEP 3333).
+        "PATH_INFO": request.uri[len(prefix) :].encode("utf-8", "surrogateescape").decode("latin-1"),
         "QUERY_STRING": urlencode(request.arguments),
         "CONTENT_TYPE": request.headers.get("content-type", ""),
         "CONTENT_LENGTH": str(len(request.body)),

@@ -12,11 +12,12 @@ UNKNOWN_RESOURCE = 17
 
 
 class OrthancError(ArchiveError):
-    """Orthanc refused or failed; `code` is its error code."""
+    """Orthanc refused or failed; `code` is its error code, `name` its name for it."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(f"Orthanc: {message}")
         self.code = code
+        self.name = message
 
 
 def get(uri: str) -> bytes:

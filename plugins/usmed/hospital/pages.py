@@ -35,7 +35,8 @@ def create_pages(
     def failed(error: UsmedError) -> tuple[Response, int]:
         return jsonify(error=type(error).__name__, message=str(error)), 400 if isinstance(error, PeerDataError) else 503
 
-    @app.get("/patients/<patient_id>")
+    # Numbers such as 123/2024 are common.
+    @app.get("/patients/<path:patient_id>")
     def patient(patient_id: str) -> Response:
         return jsonify(panel.patient(patient_id, _agent(), request.args.get("issuer", "")))
 

@@ -91,6 +91,7 @@ def _register(node: Node, archive: OrthancArchive, configuration: Mapping[str, A
         pulls=node.pulls,
         outbound=node.outbound,
         retention=node.retention,
+        is_own=_own_aets(node),
         wait_s=settings.Pull.WaitSeconds,
     )
     orthanc.RegisterMoveCallback3(move.create, move.size, move.apply, move.free)

@@ -116,7 +116,9 @@ def _as_orthanc(code: int, name: str, method: str, uri: str) -> Answer:
 _ORTHANC_STATUS = {
     int(getattr(orthanc.ErrorCode, name)): status
     for status, names in {
-        400: ("BAD_REQUEST", "BAD_PARAMETER_TYPE", "BAD_FILE_FORMAT", "BAD_JSON", "PARAMETER_OUT_OF_RANGE", "URI_SYNTAX"),
+        400: (
+            "BAD_FILE_FORMAT", "BAD_JSON", "BAD_PARAMETER_TYPE", "BAD_REQUEST", "PARAMETER_OUT_OF_RANGE", "URI_SYNTAX",
+        ),
         401: ("UNAUTHORIZED",),
         403: ("FORBIDDEN_ACCESS",),
         404: ("UNKNOWN_RESOURCE", "INEXISTENT_FILE", "INEXISTENT_ITEM"),

@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 import orthanc
 
-from usmed.domain.errors import RefusedError, UsmedError
-from usmed.domain.identifiers import Naming, is_single_value, orthanc_id
+from usmed.domain.errors import PeerDataError, RefusedError, UsmedError
+from usmed.domain.identifiers import Naming, orthanc_id
 from usmed.domain.lookup import Level, Query, Selector
 from usmed.domain.pull import State
 from usmed.hospital.archive import Archive
@@ -65,6 +65,7 @@ class DicomMove:
         pulls: Pulls,
         outbound: Outbound,
         retention: Retention,
+        is_own: Callable[[str], bool],
         wait_s: float,
     ) -> None:
         self._naming = naming
@@ -74,6 +75,7 @@ class DicomMove:
         self._pulls = pulls
         self._outbound = outbound
         self._retention = retention
+        self._is_own = is_own
         self._wait_s = wait_s
 
     def create(self, connection: Any, **request: Any) -> _Move:
@@ -88,11 +90,14 @@ class DicomMove:
             raise orthanc.OrthancException(17, f"C-MOVE to the unknown destination {target_aet}")
         level = Level.IMAGE if request["Level"] == "INSTANCE" else Level(request["Level"])
         keys = {name: str(request.get(name) or "") for name in _KEYS}
-        studies = self._here_or_arriving(level, keys, originator)
-        ids = [self._ids(level, keys, study) for study in studies]
         destination = self._outbound.destination(Kind.MODALITY, target)
-        if not destination.own:
-            self._check_release(destination, studies, ids, originator)
+        if self._is_own(originator):
+            studies = self._here_or_arriving(level, keys, originator)
+            ids = [self._ids(level, keys, study) for study in studies]
+            if not destination.own:
+                self._check_release(destination, studies, ids, originator)
+        else:
+            ids = self._for_stranger(destination, level, keys, originator)
         size = sum(count for _, count in ids)
 
         def ready(start: int) -> list[str]:
@@ -149,6 +154,23 @@ class DicomMove:
             log.warning("C-MOVE to %s refused: %s", destination.name, error)
             raise orthanc.OrthancException(-1, str(error)) from error
 
+    def _for_stranger(
+        self, destination: Destination, level: Level, keys: dict[str, str], originator: str
+    ) -> list[tuple[Callable[[int], list[str]], int]]:
+        """Return what a system outside the hospital may have sent: to a foreign destination, with consent.
+
+        Everything else is as if there were no such study: a failure, or a count, would tell that there is one. The
+        region is not asked for a stranger.
+        """
+        studies = [] if destination.own else self._here(level, keys)
+        ids = [self._ids(level, keys, uid) for uid in studies if self._pulls.arriving(uid) is None]
+        try:
+            self._outbound.check_resources(destination, [one for ready, _ in ids for one in ready(0)], originator)
+        except UsmedError as error:
+            log.warning("C-MOVE to %s by %s is answered empty: %s", destination.name, originator, error)
+            return []
+        return ids
+
     def _ensure_submitted(self, move: _Move, index: int) -> None:
         if index < move.submitted:
             return
@@ -198,18 +220,29 @@ class DicomMove:
 
     def _here_or_arriving(self, level: Level, keys: dict[str, str], agent: str) -> list[str]:
         """Return the Study Instance UIDs that the request is about, after having asked for those that are elsewhere."""
-        if keys["StudyInstanceUID"]:
-            studies = [uid for uid in keys["StudyInstanceUID"].split("\\") if uid]
-        else:
-            query = {name: value for name, value in keys.items() if value}
-            found = self._archive.find(Query(level, query, ("StudyInstanceUID",)))
-            studies = list(dict.fromkeys(str(one.tags.get("StudyInstanceUID", "")) for one in found))
+        studies = self._here(level, keys)
+        if not keys["StudyInstanceUID"]:
             studies += [uid for uid in self._elsewhere(level, keys, agent) if uid not in studies]
         for uid in studies:
             self._retention.used(uid)
             if self._pulls.arriving(uid) is not None or not self._archive.study(uid):
                 self._begin(uid, agent)
         return studies
+
+    def _here(self, level: Level, keys: dict[str, str]) -> list[str]:
+        """Return the Study Instance UIDs that the request names, or that it names by other keys and that are here."""
+        if keys["StudyInstanceUID"]:
+            return [uid for uid in keys["StudyInstanceUID"].split("\\") if uid]
+        query = {name: value for name, value in keys.items() if value}
+        found = self._archive.find(Query(level, query, ("StudyInstanceUID", "PatientID", "AccessionNumber")))
+        # A C-MOVE has no wild cards (PS3.4 C.4.2.1.4): a number with * or ? in it is that one number.
+        return list(
+            dict.fromkeys(
+                str(one.tags.get("StudyInstanceUID", ""))
+                for one in found
+                if all(_is_one_of(one.tags.get(name), keys[name]) for name in ("PatientID", "AccessionNumber"))
+            )
+        )
 
     def _begin(self, uid: str, agent: str) -> None:
         try:
@@ -223,23 +256,43 @@ class DicomMove:
         if level not in (Level.PATIENT, Level.STUDY):
             return []
         query = Query(Level.STUDY, {name: value for name, value in keys.items() if value})
-        selector: Selector | None = self._lookup.select(query)
-        if selector is None or not any(is_single_value(value) for value in query.keys.values()):
+        selector = self._selector(keys)
+        if selector is None:
             return []
         return [one.study_instance_uid for one in self._lookup.find(query, selector, agent).answers]
 
+    def _selector(self, keys: dict[str, str]) -> Selector | None:
+        try:
+            if keys["PatientID"]:
+                return Selector(identifier=self._naming.identify(keys["PatientID"]))
+        except PeerDataError:
+            return None
+        return Selector(accession_number=keys["AccessionNumber"].strip(" ")) if keys["AccessionNumber"] else None
+
     def _ids(self, level: Level, keys: dict[str, str], uid: str) -> tuple[Callable[[int], list[str]], int]:
         """Return what gives the Orthanc identifiers to send, in order, as far as they are here; and how many in all."""
+        if not self._is_of_patient(uid, keys["PatientID"]):
+            return _fixed([])
         if self._pulls.arriving(uid) is None:
             return _fixed(self._local_ids(level, keys, uid))
         return self._arriving_ids(level, keys, uid)
 
     def _local_ids(self, level: Level, keys: dict[str, str], uid: str) -> list[str]:
-        query = {name: value for name, value in keys.items() if value and name != "AccessionNumber"}
+        query = {name: value for name, value in keys.items() if value and name not in ("AccessionNumber", "PatientID")}
         if level is Level.STUDY and keys["AccessionNumber"]:
             query["AccessionNumber"] = keys["AccessionNumber"]
         query["StudyInstanceUID"] = uid
         return [one.orthanc_id for one in self._archive.find(Query(Level.IMAGE, query))]
+
+    def _is_of_patient(self, uid: str, patient_id: str) -> bool:
+        """Tell whether a study here is of the patient that the request names, by any of the person's numbers."""
+        if not patient_id or any(_is_one_of(one.patient_id, patient_id) for one in self._archive.study(uid)):
+            return True
+        row = self._pulls.row(uid)
+        try:
+            return row is not None and self._naming.identify(patient_id) in row.identifiers
+        except PeerDataError:
+            return False
 
     def _arriving_ids(self, level: Level, keys: dict[str, str], uid: str) -> tuple[Callable[[int], list[str]], int]:
         end = time.monotonic() + self._wait_s
@@ -274,6 +327,11 @@ class DicomMove:
             return order[start:]
 
         return ready, len(chosen)
+
+
+def _is_one_of(value: Any, wanted: str) -> bool:
+    """Tell whether a value is the wanted one, or in the wanted list; padding does not count (PS3.5 §6.2)."""
+    return not wanted or str(value or "").strip(" ") in (one.strip(" ") for one in wanted.split("\\"))
 
 
 def _modality_of(aet: str) -> str | None:

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 UNKNOWN = "unknown"
 """A source's code for "no such study, or no permission": the one refusal that is an answer."""
 
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A study to be pulled: where it is, and whose.

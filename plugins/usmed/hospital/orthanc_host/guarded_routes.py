@@ -28,10 +28,13 @@ _EXPORTING_JOBS = {"DicomModalityStore", "OrthancPeerStore", "DicomWebStowClient
 class GuardedRoutes:
     """The routes and what they do."""
 
-    def __init__(self, outbound: Outbound, naming: Naming, dicomweb_root: str) -> None:
+    def __init__(
+        self, outbound: Outbound, naming: Naming, dicomweb_root: str, modalities_changed: Callable[[], None]
+    ) -> None:
         self._outbound = outbound
         self._naming = naming
         self._dicomweb_root = dicomweb_root
+        self._modalities_changed = modalities_changed
 
     def routes(self) -> dict[str, Callable[[HttpRequest], Answer]]:
         """Return regular expressions of addresses, each with its handler."""
@@ -78,6 +81,7 @@ class GuardedRoutes:
             return Answer(200, rest.get(request.uri))
         if request.method == "DELETE":
             rest.delete(request.uri)
+            self._modalities_changed()
             return Answer(200, b"")
         if request.method != "PUT":
             return Answer(405)
@@ -88,7 +92,9 @@ class GuardedRoutes:
                 f'{name} is not in Usmed.Own.Modalities, so it needs "AllowGet": false in the long form'
                 ' {"AET": ..., "Host": ..., "Port": ..., "AllowGet": false}',
             )
-        return Answer(200, rest.put(request.uri, request.body))
+        answer = rest.put(request.uri, request.body)
+        self._modalities_changed()
+        return Answer(200, answer)
 
     def _resubmit(self, request: HttpRequest) -> Answer:
         if request.method != "POST":

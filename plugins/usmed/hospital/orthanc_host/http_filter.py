@@ -43,11 +43,14 @@ class HttpFilter:
         self._studies_prefix = f"/{dicomweb_root}/studies/"
         self._search = (f"/{dicomweb_root}/series", f"/{dicomweb_root}/instances")
         self._remote_ids = remote_ids
+        self._concerned = ("/studies/", "/patients/", "/wado", self._studies_prefix, *self._search)
 
-    def admit(self, method: str, uri: str, arguments: Mapping[str, str], agent: str) -> bool:
-        """Return False to refuse: when what would be served is only a part of a study."""
-        if method != "GET":
-            return True
+    def concerns(self, uri: str) -> bool:
+        """Tell whether a GET of this address may be about a study elsewhere. Costs next to nothing."""
+        return uri.startswith(self._concerned)
+
+    def admit(self, uri: str, arguments: Mapping[str, str], agent: str) -> bool:
+        """Return False to refuse a GET: when what would be served is only a part of a study."""
         if uri.startswith("/studies/"):
             return self._orthanc_study(uri, agent)
         if uri.startswith(self._studies_prefix):

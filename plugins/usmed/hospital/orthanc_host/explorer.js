@@ -535,7 +535,7 @@
     line.attr('data-study', uid);
     let painted = '';
     view(uid, line, (now) => {
-      const looks = [now.State, Boolean(now.Arrived), now.Reason, now.OrthancStudy].join('|');
+      const looks = [now.State, now.State === 'remote' && now.Arrived > 0, now.Reason, now.OrthancStudy].join('|');
       if (looks !== painted) {
         const focused = $.contains(standing[0], document.activeElement);
         fill(standing, standingOf(now, page));

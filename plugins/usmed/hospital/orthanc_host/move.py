@@ -7,7 +7,7 @@ one that is on its way. Each sub-operation is answered when it is done, so the c
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -36,20 +36,28 @@ _KEYS = ("PatientID", "AccessionNumber", "StudyInstanceUID", "SeriesInstanceUID"
 
 @dataclass
 class _Move:
-    """One C-MOVE under way."""
+    """One C-MOVE under way.
+
+    Attributes:
+        ready: gives the Orthanc identifiers of what is here, in order, from a position on.
+        asked: sub-operations that Orthanc has asked for.
+        submitted: instances handed to a store job so far.
+        delivered: instances that are known to have arrived at the destination.
+        job, job_size: the store job that runs, if one does.
+        earlier: instances that earlier jobs delivered.
+    """
 
     target: str
     originator: str
     message_id: int
     size: int
     ready: Callable[[int], list[str]]
-    sent: int = 0
+    asked: int = 0
     submitted: int = 0
+    delivered: int = 0
     job: str = ""
-    job_start: int = 0
     job_size: int = 0
-    failures_told: int = 0
-    abandoned: bool = field(default=False)
+    earlier: int = 0
 
 
 class DicomMove:
@@ -113,25 +121,32 @@ class DicomMove:
     def apply(self, move: _Move) -> int:
         """Do one sub-operation.
 
+        A store job says how many instances failed, not which, and an error here ends the whole C-MOVE (the Python
+        plugin 7.1 ignores what is returned). So what went is counted first, and what did not is told at the end, when
+        everything that can be sent has been.
+
         Raises:
-            OrthancException: it failed. The Python plugin (7.1) ignores what is returned, so any other way would
-                count as sent what was not. Orthanc then ends the C-MOVE with a warning status.
+            OrthancException: fewer instances went than were asked for; Orthanc answers a warning status.
         """
-        index = move.sent
-        move.sent += 1
+        index = move.asked
+        move.asked += 1
         try:
-            self._ensure_submitted(move, index)
-            sent = self._wait_for(move, index)
+            while move.delivered <= index:
+                if move.job:
+                    self._follow_job(move)
+                elif move.submitted < move.size:
+                    self._submit(move)
+                else:
+                    raise RefusedError(
+                        "not-taken", f"the destination did not take {move.size - move.delivered} instance(s)"
+                    )
         except UsmedError as error:
-            move.abandoned = True
             raise _failed(move, index, str(error)) from error
-        if not sent:
-            raise _failed(move, index, "the destination did not take it")
         return _ok()
 
     def free(self, move: _Move) -> None:
         """The request is over, perhaps cut short by the other side."""
-        if move.job and move.sent < move.size:
+        if move.job:
             try:
                 rest.post(f"/jobs/{move.job}/cancel", "{}")
             except rest.OrthancError as error:
@@ -171,11 +186,8 @@ class DicomMove:
             return []
         return ids
 
-    def _ensure_submitted(self, move: _Move, index: int) -> None:
-        if index < move.submitted:
-            return
-        if move.abandoned:
-            raise RefusedError("abandoned", "an earlier part failed")
+    def _submit(self, move: _Move) -> None:
+        """Hand what is here to Orthanc's store job; wait for it to arrive if nothing more is."""
         end = time.monotonic() + self._wait_s
         while not (batch := move.ready(move.submitted)):
             if time.monotonic() > end:
@@ -192,31 +204,22 @@ class DicomMove:
                 "MoveOriginatorID": move.message_id,
             },
         )
-        move.job, move.job_start, move.job_size = answer["ID"], move.submitted, len(batch)
-        move.failures_told = 0
+        move.job, move.job_size = answer["ID"], len(batch)
         move.submitted += len(batch)
 
-    def _wait_for(self, move: _Move, index: int) -> bool:
-        """Wait until the job has come past this instance; tell whether it went.
-
-        The job says how many failed, not which: the failures are told for the first instances after they happened,
-        so that the totals are right at every moment.
-        """
-        position = index - move.job_start
-        while True:
-            job = rest.get_json(f"/jobs/{move.job}")
-            done = job["Progress"] * move.job_size // 100
-            failed = int(job["Content"].get("FailedInstancesCount", 0))
-            if job["State"] in ("Success", "Failure"):
-                done = move.job_size
-                if job["State"] == "Failure" and not failed:
-                    failed = move.job_size
-            if position < done:
-                if failed > move.failures_told:
-                    move.failures_told += 1
-                    return False
-                return True
+    def _follow_job(self, move: _Move) -> None:
+        """Take note of how far the job is."""
+        job = rest.get_json(f"/jobs/{move.job}")
+        failed = int(job["Content"].get("FailedInstancesCount", 0))
+        if job["State"] in ("Success", "Failure"):
+            went = move.job_size - failed if job["State"] == "Success" or failed else 0
+            move.earlier += went
+            move.delivered, move.job = move.earlier, ""
+            return
+        went = job["Progress"] * move.job_size // 100 - failed
+        if move.earlier + went <= move.delivered:
             time.sleep(POLL_S)
+        move.delivered = max(move.delivered, move.earlier + went)
 
     def _here_or_arriving(self, level: Level, keys: dict[str, str], agent: str) -> list[str]:
         """Return the Study Instance UIDs that the request is about, after having asked for those that are elsewhere."""

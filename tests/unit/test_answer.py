@@ -99,11 +99,18 @@ def test_sequences() -> None:
     assert found.StudyInstanceUID == "1.2.3"
 
 
+def test_private_and_unknown_elements_are_bytes() -> None:
+    found = read({"0029,0010": "MAKER 1", "0029,1010": "odd", "0008,9999": "", "PatientID": "7"})
+    assert (found[0x0029, 0x0010].value, found[0x0029, 0x1010].value) == ("MAKER 1", b"odd\0")
+    assert found[0x0008, 0x9999].is_empty
+    assert found.PatientID == "7"
+
+
 def test_what_does_not_fit_is_left_out_and_the_rest_stays() -> None:
     long = "ă" * 40_000
     found = read(
         {
-            "NoSuchKeyword": "x", "ffff,zzzz": "x", "0009,1001": "x", "PatientName": None, "StudyID": ["x"],
+            "NoSuchKeyword": "x", "ffff,zzzz": "x", "PatientName": None, "StudyID": ["x"],
             "AccessionNumber": {"x": 1}, "ProcedureCodeSequence": "text", "OtherPatientIDsSequence": ["x", 5, None],
             "StudyDescription": long, "ImageComments": long, "SpecificCharacterSet": "ISO_IR 192", "PatientID": "7",
         }

@@ -49,7 +49,8 @@ class Query:
         level: what is listed.
         keys: matching keys with a value, by DICOM keyword.
         tags: return keys, by DICOM keyword.
-        case_sensitive: as Orthanc's `CaseSensitive`.
+        case_sensitive: values match with their case, names as the archive that is asked has it (PS3.4 C.2.2.2.1);
+            otherwise nothing does.
     """
 
     level: Level

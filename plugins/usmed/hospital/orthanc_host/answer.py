@@ -23,6 +23,7 @@ _TRANSFER_SYNTAX = ExplicitVRLittleEndian.encode("ascii") + b"\0"
 _META = struct.pack("<HH2sH", 2, 0x10, b"UI", len(_TRANSFER_SYNTAX)) + _TRANSFER_SYNTAX
 _HEAD = bytes(128) + b"DICM" + struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(_META)) + _META
 
+_TAG = re.compile("[0-9a-fA-F]{4},[0-9a-fA-F]{4}")
 _known: dict[str, tuple[int, str] | None] = {}
 
 
@@ -31,13 +32,18 @@ def tag_and_vr(name: str) -> tuple[int, str] | None:
     if name not in _known:
         # The dictionary has retired elements without a keyword.
         tag = tag_for_keyword(name) if name else None
-        if tag is None and re.fullmatch("[0-9a-fA-F]{4},[0-9a-fA-F]{4}", name):
+        if tag is None and _TAG.fullmatch(name):
             tag = int(name[:4] + name[5:], 16)
         try:
             _known[name] = None if tag is None else (int(tag), dictionary_VR(tag).partition(" ")[0])
         except KeyError:
             _known[name] = None
     return _known[name]
+
+
+def _unknown(name: str) -> tuple[int, str] | None:
+    """Return a private or unknown element, which has no other representation than UN (PS3.5 §6.2.2)."""
+    return (int(name[:4] + name[5:], 16), "UN") if _TAG.fullmatch(name) else None
 
 
 def encode_answer(tags: Mapping[str, Any]) -> bytes:
@@ -52,7 +58,7 @@ def encode_answer(tags: Mapping[str, Any]) -> bytes:
 def _dataset(tags: Mapping[str, Any]) -> bytes:
     elements = {}
     for name, value in tags.items():
-        known = tag_and_vr(name)
+        known = tag_and_vr(name) or _unknown(name)
         if known is not None and value is not None:
             elements[known] = value
     out = []

@@ -10,6 +10,7 @@ from usmed.domain.identifiers import is_single_value, is_uid
 from usmed.domain.lookup import Level, Query
 from usmed.hospital.archive import ArchiveError, Match, Stored, StoredInstance, Study
 from usmed.hospital.orthanc_host import rest
+from usmed.hospital.orthanc_host.matching import find_as_dicom
 
 PROVENANCE_METADATA = 5301
 """Number of our study metadata; Orthanc leaves 1024 and above to users (Orthanc Book, "Metadata")."""
@@ -20,21 +21,27 @@ _STUDY_TAGS = [
 
 
 class OrthancArchive:
-    """Implements `usmed.hospital.archive.Archive`."""
+    """Implements `usmed.hospital.archive.Archive`.
+
+    Args:
+        case_sensitive_names: Orthanc's `CaseSensitivePN`.
+    """
+
+    def __init__(self, *, case_sensitive_names: bool = False) -> None:
+        self._case_sensitive_names = case_sensitive_names
 
     def find(self, query: Query, *, labels: bool = False) -> list[Match]:
         """See `Archive.find`."""
         request = {
             "Level": query.level.orthanc,
-            "Query": dict(query.keys),
             "RequestedTags": list(query.tags),
             "ResponseContent": ["RequestedTags", "Labels"] if labels else ["RequestedTags"],
-            "CaseSensitive": query.case_sensitive,
         }
-        return [
-            Match(one["ID"], one.get("RequestedTags", {}), frozenset(one.get("Labels", ())))
-            for one in rest.post_json("/tools/find", request)
-        ]
+        if query.case_sensitive:
+            found = find_as_dicom(request, query.keys, case_sensitive_names=self._case_sensitive_names)
+        else:
+            found = rest.post_json("/tools/find", {**request, "Query": dict(query.keys), "CaseSensitive": False})
+        return [Match(one["ID"], one.get("RequestedTags", {}), frozenset(one.get("Labels", ()))) for one in found]
 
     def studies_of_patient(self, patient_id: str) -> list[Study]:
         """See `Archive.studies_of_patient`."""

@@ -1,18 +1,46 @@
 """C-FIND (PS3.4 C.4.1): the local answer first, then what the region adds."""
 
-import json
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orthanc
+from pydicom.datadict import tag_for_keyword
 
 from usmed.domain.lookup import NEARLINE, ONLINE, UNIQUE_KEYS, Level, Query
-from usmed.hospital.archive import Match
 from usmed.hospital.orthanc_host.answer import encode_answer
+from usmed.hospital.orthanc_host.matching import find_as_dicom
 from usmed.hospital.regional_find import Additions, RegionalFind
 
 log = logging.getLogger(__name__)
+
+_LEVELS = {
+    "PATIENT": Level.PATIENT, "PATIENTS": Level.PATIENT, "STUDY": Level.STUDY, "STUDIES": Level.STUDY,
+    "SERIES": Level.SERIES, "IMAGE": Level.IMAGE, "IMAGES": Level.IMAGE, "INSTANCE": Level.IMAGE,
+    "INSTANCES": Level.IMAGE,
+}  # fmt: skip
+"""What Orthanc takes for a Query/Retrieve Level, in any case."""
+
+_RETRIEVE_AE_TITLE, _AVAILABILITY = "RetrieveAETitle", "InstanceAvailability"
+_OURS = frozenset({_RETRIEVE_AE_TITLE, _AVAILABILITY})
+"""Keys that this module answers, and matches, itself."""
+
+
+@dataclass
+class _Asked:
+    """A C-FIND request.
+
+    Attributes:
+        level, level_text: Query/Retrieve Level, and as it was written.
+        keys: matching keys with a value, by DICOM keyword, or `gggg,eeee` for what has none.
+        tags: return keys, by the same names, each with its `gggg,eeee`.
+    """
+
+    level: Level
+    level_text: str
+    keys: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 class DicomFind:
@@ -21,75 +49,108 @@ class DicomFind:
     Args:
         regional: what the region adds.
         is_own: tells whether an AE title is one of this hospital's systems.
+        case_sensitive_names: Orthanc's `CaseSensitivePN`.
     """
 
-    def __init__(self, regional: RegionalFind, is_own: Callable[[str], bool]) -> None:
+    def __init__(self, regional: RegionalFind, is_own: Callable[[str], bool], *, case_sensitive_names: bool) -> None:
         self._regional = regional
         self._is_own = is_own
+        self._case_sensitive_names = case_sensitive_names
 
     def __call__(self, answers: Any, query: Any, connection: Any) -> None:
         remote_aet = connection.GetConnectionRemoteAet()
-        level, keys, tags = _read(query)
+        asked = _read(query)
         if not self._is_own(remote_aet):
             # What a system outside the hospital may see is for the federation to answer, with consent.
             log.warning("C-FIND by %s is answered empty: it is not a system of this hospital", remote_aet)
             return
-        asked = Query(level, keys, tuple(tags))
-        local = _local(asked)
-        added = Additions()
-        selector = self._regional.selector(asked)
-        if selector is not None:
-            unique = UNIQUE_KEYS.get(level, "PatientID")
-            added = self._regional.add(
-                asked,
-                selector,
-                remote_aet,
-                lambda: [str(one.tags.get(unique, "")) for one in local],
-                have_local=bool(local),
-            )
-        for match in local:
-            uid = str(match.tags.get("StudyInstanceUID", ""))
+        local = self._local(asked)
+        added = self._added(asked, local, remote_aet)
+        for tags in local:
+            uid = str(tags.get(_STUDY_UID) or "")
             if uid in added.replaced:
                 continue
-            arriving = level is not Level.PATIENT and self._regional.is_arriving(uid)
-            availability = NEARLINE if arriving else ONLINE
-            self._answer(answers, level, tags, {"InstanceAvailability": availability, **match.tags})
+            arriving = asked.level is not Level.PATIENT and self._regional.is_arriving(uid)
+            content = {name: tags.get(code) for name, code in asked.tags.items()}
+            self._answer(answers, asked, content, NEARLINE if arriving else ONLINE)
         for one in added.entities:
-            self._answer(answers, level, tags, one.tags)
+            content = {name: one.tags.get(name) for name in asked.tags}
+            self._answer(answers, asked, content, one.tags[_AVAILABILITY])
 
-    def _answer(self, answers: Any, level: Level, asked: Mapping[str, Any], tags: Mapping[str, Any]) -> None:
+    def _local(self, asked: _Asked) -> list[Mapping[str, Any]]:
+        """Return the tags of the local matches by `gggg,eeee`: several private elements have one name in Orthanc."""
+        wanted = {code for name, code in asked.tags.items() if name not in _OURS}
+        if asked.level is not Level.PATIENT:
+            wanted |= {_STUDY_UID, _code(UNIQUE_KEYS[asked.level])}
+        request = {
+            "Level": asked.level.orthanc,
+            "ResponseContent": ["RequestedTags"],
+            "RequestedTags": sorted(wanted),
+            "Short": True,
+        }
+        keys = {name: value for name, value in asked.keys.items() if name not in _OURS}
+        found = find_as_dicom(request, keys, case_sensitive_names=self._case_sensitive_names)
+        return [one["RequestedTags"] for one in found]
+
+    def _added(self, asked: _Asked, local: list[Mapping[str, Any]], remote_aet: str) -> Additions:
+        keys = {name: value for name, value in asked.keys.items() if name not in _OURS}
+        query = Query(asked.level, keys, tuple(asked.tags))
+        selector = self._regional.selector(query)
+        if selector is None:
+            return Additions()
+        unique = _code(UNIQUE_KEYS.get(asked.level, "PatientID"))
+        return self._regional.add(
+            query,
+            selector,
+            remote_aet,
+            lambda: [str(tags.get(unique) or "") for tags in local],
+            have_local=bool(local),
+        )
+
+    def _answer(self, answers: Any, asked: _Asked, content: dict[str, Any], availability: str) -> None:
         """Answer with the keys that were asked for, and those that every answer has (PS3.4 C.4.1.1.3.2)."""
-        content = {name: tags.get(name, "") for name in asked}
-        content["QueryRetrieveLevel"] = level.value
-        content["RetrieveAETitle"] = self._regional.own_aet
+        ours = {_RETRIEVE_AE_TITLE: self._regional.own_aet, _AVAILABILITY: availability}
+        if any(asked.keys.get(name, value).strip(" ") != value for name, value in ours.items()):
+            return
+        # A key without a value here is answered too, empty.
+        content = {name: "" if value is None else value for name, value in content.items()}
+        content |= {name: ours[name] for name in _OURS & content.keys()}
+        content["QueryRetrieveLevel"] = asked.level_text
+        content[_RETRIEVE_AE_TITLE] = self._regional.own_aet
         content["SpecificCharacterSet"] = "ISO_IR 192"
         answers.FindAddAnswer(encode_answer(content))
 
 
-def _read(query: Any) -> tuple[Level, dict[str, str], dict[str, tuple[int, int]]]:
-    """Return level, matching keys and return keys of a C-FIND request.
+def _read(query: Any) -> _Asked:
+    """Read a C-FIND request.
 
     Raises:
-        OrthancException: no Query/Retrieve Level, as Orthanc's own C-FIND.
+        OrthancException: no Query/Retrieve Level, or none that there is, as Orthanc's own C-FIND.
     """
-    level: Level | None = None
+    asked: _Asked | None = None
     keys: dict[str, str] = {}
-    tags: dict[str, tuple[int, int]] = {}
+    tags: dict[str, str] = {}
     for index in range(query.GetFindQuerySize()):
         group, element = query.GetFindQueryTagGroup(index), query.GetFindQueryTagElement(index)
         value = _value(query, index)
         if (group, element) == (0x0008, 0x0052):
-            level = Level.IMAGE if value.strip() == "INSTANCE" else Level(value.strip())
+            level = _LEVELS.get(value.strip().upper())
+            if level is None:
+                raise orthanc.OrthancException(5, "C-FIND with an unknown QueryRetrieveLevel")
+            asked = _Asked(level, value)
         elif (group, element) != (0x0008, 0x0005) and element != 0:
+            code = f"{group:04x},{element:04x}"
             name = query.GetFindQueryTagName(index)
-            if name == "Unknown Tag & Data" or not name.isidentifier():
-                name = f"{group:04x},{element:04x}"
-            tags[name] = (group, element)
+            # Orthanc calls every private creator and every unknown element by one name.
+            if tag_for_keyword(name) != (group << 16) + element:
+                name = code
+            tags[name] = code
             if value.strip(" "):
                 keys[name] = value
-    if level is None:
+    if asked is None:
         raise orthanc.OrthancException(8, "Missing QueryRetrieveLevel in C-FIND")
-    return level, keys, tags
+    asked.keys, asked.tags = keys, tags
+    return asked
 
 
 def _value(query: Any, index: int) -> str:
@@ -100,26 +161,10 @@ def _value(query: Any, index: int) -> str:
         return ""
 
 
-_COMPUTED = frozenset({"RetrieveAETitle", "InstanceAvailability", "TimezoneOffsetFromUTC", "SpecificCharacterSet"})
+def _code(keyword: str) -> str:
+    tag = tag_for_keyword(keyword)
+    assert tag is not None
+    return f"{tag >> 16:04x},{tag & 0xFFFF:04x}"
 
 
-def _local(query: Query) -> list[Match]:
-    unique = UNIQUE_KEYS.get(query.level)
-    tags = [*query.tags, *(() if unique is None or unique in query.tags else (unique,))]
-    if query.level in (Level.SERIES, Level.IMAGE) and "StudyInstanceUID" not in tags:
-        tags.append("StudyInstanceUID")
-    found = json.loads(
-        orthanc.RestApiPost(
-            "/tools/find",
-            json.dumps(
-                {
-                    "Level": query.level.orthanc,
-                    "Query": {k: v for k, v in query.keys.items() if k not in _COMPUTED},
-                    "ResponseContent": ["RequestedTags"],
-                    "RequestedTags": [tag for tag in tags if tag not in _COMPUTED],
-                    "CaseSensitive": query.case_sensitive,
-                }
-            ),
-        )
-    )
-    return [Match(one["ID"], one["RequestedTags"], frozenset()) for one in found]
+_STUDY_UID = _code("StudyInstanceUID")

@@ -92,7 +92,9 @@ def _register(node: Node, archive: OrthancArchive, configuration: Mapping[str, A
         own_aet=own_aet,
     )
     modalities = Modalities(settings.Own.Modalities)
-    orthanc.RegisterFindCallback2(DicomFind(regional, modalities.is_own))
+    case_sensitive_names = bool(configuration.get("CaseSensitivePN", False))
+    find_scp = DicomFind(regional, modalities.is_own, case_sensitive_names=case_sensitive_names)
+    orthanc.RegisterFindCallback2(find_scp)
     move = DicomMove(
         naming=node.naming,
         archive=archive,

@@ -5,7 +5,7 @@ The queue and the states are in `pulls.py`; here is what happens between START a
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from usmed.domain.consent import Purpose
 from usmed.domain.errors import IdentityConflictError, PeerDataError, TransportError
-from usmed.domain.identifiers import Naming, orthanc_id
+from usmed.domain.identifiers import Naming, PatientIdentifier, orthanc_id
 from usmed.domain.manifest import LIMIT_BYTES, ManifestEntry, StudyManifest, parse_manifest, read_frames
 from usmed.domain.region import RegionManifest
 from usmed.domain.request_signature import verify_document
@@ -215,6 +215,9 @@ class Transfer:
                 )
                 if here and there and here != there and "O" not in (here, there)
             ]
+            numbers, others = self._national(study.identifiers(self._naming)), self._national(known)
+            if numbers and others and not numbers & others:
+                contradictions.append("national number")
             if contradictions:
                 raise IdentityConflictError(
                     f"the patient's {' and '.join(contradictions)} here and at {manifest.source} differ: not filed"
@@ -222,6 +225,10 @@ class Transfer:
                 )
             if not known.intersection(study.identifiers(self._naming)):
                 raise IdentityConflictError("the number under which it would be filed belongs to somebody else here")
+
+    def _national(self, identifiers: Iterable[PatientIdentifier]) -> set[str]:
+        issuer = self._naming.national.issuer if self._naming.national is not None else None
+        return {one.value for one in identifiers if one.issuer == issuer}
 
     def _stream_all(self, progress: Progress, manifest: StudyManifest, filing: Filing, missing: Sequence[int]) -> None:
         if not missing:

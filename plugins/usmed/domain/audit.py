@@ -153,9 +153,15 @@ def chain_record(event: Mapping[str, Any], head: ChainHead) -> AuditRecord:
     Raises:
         PeerDataError: the event cannot be written as canonical JSON.
     """
+    return chain_canonical(canonical_json(dict(event)), event.get("patient", ""), head)
+
+
+def chain_canonical(event: bytes, patient: str, head: ChainHead) -> AuditRecord:
+    """As `chain_record`, for an event that is canonical JSON already; `patient` is the one it names."""
     sequence = head.count + 1
-    content = canonical_json({"event": dict(event), "previous": head.hash, "sequence": sequence})
-    return AuditRecord(sequence, sha256_hex(content), event.get("patient", ""), content)
+    # Canonical JSON of {"event", "previous", "sequence"}, put together: its names stand in order (RFC 8785 §3.2.3).
+    content = b'{"event":%b,"previous":"%b","sequence":%d}' % (event, head.hash.encode("ascii"), sequence)
+    return AuditRecord(sequence, sha256_hex(content), patient, content)
 
 
 def verify_chain(records: Iterable[AuditRecord], head: ChainHead) -> ChainReport:

@@ -11,7 +11,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from usmed.domain.audit import AuditEvent, AuditRecord, ChainHead, ChainReport, chain_record, verify_chain
+from usmed.domain.audit import (
+    AuditEvent,
+    AuditRecord,
+    ChainHead,
+    ChainReport,
+    chain_canonical,
+    verify_chain,
+)
 from usmed.domain.canonical import canonical_json
 from usmed.platform.storage import Database, StorageError
 
@@ -19,16 +26,23 @@ _log = logging.getLogger(__name__)
 
 BATCH = 500
 PAGE = 1000
+LINGER_S = 0.05
+"""How long an event that nobody waits for may wait for others: a transaction costs more than fifty records in it."""
 
 _record = sa.table("audit_record", *map(sa.column, ("sequence", "hash", "patient", "content")))
 _head = sa.table("audit_head", *map(sa.column, ("id", "count", "hash")))
 
 
+type CanonicalEvent = tuple[bytes, str]
+"""An event as canonical JSON, and its patient."""
+
+
 class Receipt:
     """The promise that one event will be on disk."""
 
-    def __init__(self, event: dict[str, Any]) -> None:
+    def __init__(self, event: CanonicalEvent, wanted: threading.Event) -> None:
         self._event = event
+        self._wanted = wanted
         self._future: Future[int] = Future()
 
     def wait(self, timeout_s: float = 15.0) -> int:
@@ -37,6 +51,7 @@ class Receipt:
         Raises:
             StorageError: it could not be written; what was to be recorded must then not happen.
         """
+        self._wanted.set()
         try:
             return self._future.result(timeout_s)
         except FutureTimeoutError as error:
@@ -51,6 +66,7 @@ class AuditLog:
         self._queue: SimpleQueue[Receipt | None] = SimpleQueue()
         self._open = True
         self._closing = threading.Lock()
+        self._wanted = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
         self._thread.start()
 
@@ -61,10 +77,8 @@ class AuditLog:
             PeerDataError: a detail of the event is not JSON.
             StorageError: the log is closed.
         """
-        content = event.to_json()
         # Found out here, an event that cannot be written concerns its caller alone, not its whole batch.
-        canonical_json(content)
-        receipt = Receipt(content)
+        receipt = Receipt(_canonical(event), self._wanted)
         with self._closing:
             if not self._open:
                 raise StorageError("the audit log is closed")
@@ -77,6 +91,7 @@ class AuditLog:
             if self._open:
                 self._open = False
                 self._queue.put(None)
+                self._wanted.set()
         self._thread.join()
 
     def head(self) -> ChainHead:
@@ -100,6 +115,9 @@ class AuditLog:
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
+            self._wanted.wait(LINGER_S)
+            # Whoever waits has appended before: what is taken from the queue below includes it.
+            self._wanted.clear()
             batch, last = [first], False
             while len(batch) < BATCH and not last:
                 try:
@@ -140,17 +158,21 @@ def append_in(connection: sa.Connection, events: Sequence[AuditEvent]) -> None:
         PeerDataError: a detail of an event is not JSON.
     """
     if events:
-        _append(connection, [event.to_json() for event in events])
+        _append(connection, [_canonical(event) for event in events])
 
 
-def _append(connection: sa.Connection, events: Sequence[dict[str, Any]]) -> int:
+def _canonical(event: AuditEvent) -> CanonicalEvent:
+    return canonical_json(event.to_json()), event.patient
+
+
+def _append(connection: sa.Connection, events: Sequence[CanonicalEvent]) -> int:
     """Chain and store events; return the first sequence number."""
     # The row lock (on SQLite the write lock) keeps other processes from chaining to the same head.
     head = _read_head(connection, lock=True)
     first = head.count + 1
     rows = []
     for event in events:
-        record = chain_record(event, head)
+        record = chain_canonical(*event, head)
         head = ChainHead(record.sequence, record.hash)
         rows.append(
             {

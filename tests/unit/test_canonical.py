@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -73,6 +74,12 @@ def test_a_value_and_its_bytes_stand_for_each_other(value: Any) -> None:
     again = parse_json(data, limit_bytes=LIMIT)
     assert same(again, value)
     assert canonical_json(again) == data
+
+
+@settings(max_examples=300, deadline=None)
+@given(JSON)
+def test_the_short_way_gives_the_bytes_of_the_library(value: Any) -> None:
+    assert canonical_json(value) == rfc8785.dumps(value)
 
 
 @settings(max_examples=200, deadline=None)

@@ -22,10 +22,30 @@ def canonical_json(value: Any) -> bytes:
         PeerDataError: the value holds something JSON cannot carry exactly (NaN, integers over 2^53, other types).
     """
     try:
+        if _is_plain(value):
+            return _ENCODER.encode(value).encode("utf-8")
         data: bytes = rfc8785.dumps(value)
         return data
-    except (rfc8785.CanonicalizationError, RecursionError) as error:
+    except (rfc8785.CanonicalizationError, RecursionError, UnicodeEncodeError) as error:
         raise PeerDataError(f"not representable as canonical JSON: {error}") from error
+
+
+# Writes plain values as RFC 8785 does, several times as fast as the library, which is written in Python: every lookup
+# and every audit record needs it.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether Python's encoder is right about a value: no floats, names in ASCII (their order is everywhere the
+    same), integers that are exact, none but JSON's own types."""
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return True
+    if kind is dict:
+        return all(type(name) is str and name.isascii() and _is_plain(one) for name, one in value.items())
+    if kind is list:
+        return all(map(_is_plain, value))
+    return kind is int and -(2**53) < value < 2**53
 
 
 def sha256_hex(data: bytes) -> str:

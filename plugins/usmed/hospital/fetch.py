@@ -50,10 +50,12 @@ class Fetch:
         """Stop; what was not taken up is found by the next lookup."""
         self._found.put(None)
 
-    def looked_up(self, answers: RemoteAnswers, agent: str) -> None:
-        """Start pulls after a lookup of one patient, if the hospital set it so. Returns at once."""
-        if answers.answers and self._settings.Automatic is AutomaticPull.LOOKUP:
-            self._found.put((answers, agent))
+    def looked_up(self, answers: RemoteAnswers, agent: str) -> bool:
+        """Start pulls after a lookup of one patient, if the hospital set it so. Returns at once: whether it did."""
+        if not answers.answers or self._settings.Automatic is not AutomaticPull.LOOKUP:
+            return False
+        self._found.put((answers, agent))
+        return True
 
     def arrived(self, selector: Selector, agent: str) -> RemoteAnswers:
         """The patient is here (an order, an admission, a first image): fetch the priors, unless only clicks do."""

@@ -32,8 +32,8 @@ _TAGS = ("StudyDescription", "StudyTime", "AccessionNumber", "BodyPartExamined")
 class RegionPanel:
     """Builds the panel's content as JSON.
 
-    Every panel is `{"hospital", "permission", "notice", "message", "studies": [...], "missing": {hospital's name:
-    reason}, "hub"}`. `permission` is false when the region shows nothing, which does not tell whether there is
+    Every panel is `{"hospital", "permission", "starting", "notice", "message", "studies": [...], "missing": {hospital's
+    name: reason}, "hub"}`. `starting`: some studies that are remote now may be on their way a moment later. `permission` is false when the region shows nothing, which does not tell whether there is
     anything; `notice` is the reason (`Notice`), `message` the same in words, empty when only those who did not answer
     could tell. `hub` is empty, or why the regional hub was not asked. A study is `{"StudyInstanceUID", "StudyDate",
     "StudyDescription", "ModalitiesInStudy", "Instances", "Holder", "OrthancStudy", "State", "Arrived", "Reason"}`;
@@ -106,7 +106,7 @@ class RegionPanel:
         else:
             keys = {"AccessionNumber": selector.accession_number}
         answers = self._lookup.find(Query(Level.STUDY, keys, _TAGS), selector, agent)
-        self._fetch.looked_up(answers, agent)
+        starting = self._fetch.looked_up(answers, agent)
         studies = [self._remote(answer) for answer in answers.answers]
         missing = {peer: re.sub(rf"^{peer}(?: was not reached)?: ", "", why) for peer, why in answers.missing.items()}
         # Without any answer, those who did not answer may be just the ones who would have shown something.
@@ -114,6 +114,7 @@ class RegionPanel:
         return {
             **self._empty(Notice.NO_PERMISSION if nothing else Notice.NONE, _NOTHING if nothing else ""),
             "permission": bool(answers.answers),
+            "starting": starting,
             "studies": sorted(studies, key=lambda one: str(one["StudyDate"]), reverse=True),
             "hub": missing.pop(HUB, ""),
             "missing": {self._name(peer): reason for peer, reason in missing.items()},
@@ -177,6 +178,7 @@ class RegionPanel:
         return {
             "hospital": self._name(self._hospital),
             "permission": False,
+            "starting": False,
             "notice": notice.value,
             "message": message,
             "studies": [],

@@ -186,13 +186,16 @@
   const POLL_MS = 700;
   const POLL_IDLE_MS = 5000;
 
+  /** How often a page looks whether the node has begun by itself to fetch what the lookup found. */
+  const POLLS_FOR_STARTS = 4;
+
   /** Studies of the page that is shown, by Study Instance UID: as the panel gave them, kept up to date by transfers. */
   let known = {};
 
   /** What repaints itself when a study changes: `{uid, node, update(study)}`. */
   let views = [];
 
-  /** The page that is shown, if it is one of ours: `{page, uuid, requests, timer}`. */
+  /** The page that is shown, if it is one of ours: `{page, uuid, requests, timer, starts}`. */
   let visit = null;
 
   /** Whose and what a study elsewhere is, for the page that waits for it; kept while Orthanc Explorer stays loaded. */
@@ -200,7 +203,7 @@
 
   function enter(page, uuid) {
     leave();
-    visit = { page: page, uuid: uuid, requests: [], timer: null };
+    visit = { page: page, uuid: uuid, requests: [], timer: null, starts: 0 };
   }
 
   /** Stop everything that the page had under way. */
@@ -245,6 +248,10 @@
   function take(transfer) {
     const uid = transfer.StudyInstanceUID;
     const before = known[uid] || {};
+    if (transfer.State === 'complete' && before.State === 'remote' && transfer.Instances < before.Instances) {
+      // An earlier transfer: the holder has got more images since.
+      return;
+    }
     note(uid, {
       State: { complete: 'here', queued: 'arriving', running: 'arriving' }[transfer.State] || transfer.State,
       Queued: transfer.State === 'queued',
@@ -274,20 +281,22 @@
   }
 
   /** Ask again and again about what is on its way, until all has come or the page is left. */
-  function watch() {
+  function watch(failed) {
     const mine = visit;
-    const moving = Object.keys(known).filter((uid) => /^(arriving|waiting)$/.test(known[uid].State));
+    const watched = mine !== null && mine.starts > 0 ? /^(arriving|waiting|remote)$/ : /^(arriving|waiting)$/;
+    const moving = Object.keys(known).filter((uid) => watched.test(known[uid].State));
     if (mine === null || mine.timer !== null || moving.length === 0) {
       return;
     }
-    const arriving = moving.filter((uid) => known[uid].State === 'arriving');
-    const pace = document.hidden || arriving.length === 0 ? POLL_IDLE_MS
+    const arriving = moving.filter((uid) => known[uid].State !== 'waiting');
+    const pace = failed || document.hidden || arriving.length === 0 ? POLL_IDLE_MS
       : arriving.some((uid) => known[uid].Queued) ? POLL_FIRST_MS : POLL_MS;
     mine.timer = setTimeout(() => {
-      const next = () => {
+      const next = (unanswered) => {
         mine.timer = null;
-        watch();
+        watch(unanswered);
       };
+      mine.starts -= 1;
       ask('GET', '/transfers?studies=' + encodeURIComponent(moving.join(',')), null, (transfers) => {
         transfers.forEach(take);
         // The last of them may have opened another page.
@@ -295,9 +304,9 @@
           if (transfers.some((one) => one.State === 'complete')) {
             arrived();
           }
-          next();
+          next(false);
         }
-      }, next);
+      }, () => next(true));
     }, pace);
   }
 
@@ -310,12 +319,22 @@
     }
   }
 
-  function fetchStudy(uid) {
-    note(uid, { State: 'requested', Reason: '' });
-    ask('POST', '/fetch', { StudyInstanceUID: uid }, (answer) => {
-      take(answer);
-      watch();
-    }, (message) => note(uid, { State: 'failed', Reason: message || T.fetchFailed }));
+  /** Fetch studies: shown at once as asked for, asked for one after the other. */
+  function fetchStudies(uids) {
+    uids.forEach((uid) => note(uid, { State: 'requested', Reason: '' }));
+    const next = (rest) => {
+      if (rest.length > 0) {
+        ask('POST', '/fetch', { StudyInstanceUID: rest[0] }, (answer) => {
+          take(answer);
+          watch();
+          next(rest.slice(1));
+        }, (message) => {
+          note(rest[0], { State: 'failed', Reason: message || T.fetchFailed });
+          next(rest.slice(1));
+        });
+      }
+    };
+    next(uids);
   }
 
   // ---- small parts -------------------------------------------------------------------------------------------------
@@ -470,6 +489,7 @@
     }
     // The rows came into the page only now.
     Object.keys(known).forEach((uid) => note(uid, {}));
+    visit.starts = answer.starting ? POLLS_FOR_STARTS : 0;
     watch();
   }
 
@@ -511,7 +531,7 @@
       shown = count;
       place.empty();
       if (count > 1) {
-        place.append(button(T.fetchAll(count), 'e', 'arrow-d', () => wanted().forEach(fetchStudy)));
+        place.append(button(T.fetchAll(count), 'e', 'arrow-d', () => fetchStudies(wanted())));
         dress(place);
       }
     };
@@ -557,7 +577,7 @@
     const status = $('<span class="usmed-status">').append($('<span class="usmed-status-text">'));
     const parts = [status];
     const aimed = (element, label) => element.attr('aria-label', T.aimed(label, nameOf(study)));
-    const action = (label, theme, symbol) => aimed(button(label, theme, symbol, () => fetchStudy(uid)), label);
+    const action = (label, theme, symbol) => aimed(button(label, theme, symbol, () => fetchStudies([uid])), label);
     if (study.State === 'here') {
       status.prepend(icon('check'));
       if (page === 'patient' && study.OrthancStudy) {
@@ -730,7 +750,7 @@
       take(transfer);
       watch();
     } else {
-      fetchStudy(uid);
+      fetchStudies([uid]);
     }
   }
 
@@ -740,7 +760,7 @@
       return [progressBar(study, nameOf(study)), status, $('<p class="usmed-hint">').text(T.cardHint), backButton()];
     }
     status.prepend(icon('alert'));
-    const again = button(T.tryAgain, 'b', 'refresh', () => fetchStudy(study.StudyInstanceUID));
+    const again = button(T.tryAgain, 'b', 'refresh', () => fetchStudies([study.StudyInstanceUID]));
     return [status, $('<p class="usmed-reason">').text(study.Reason), again, backButton()];
   }
 
@@ -797,6 +817,7 @@
       dress(notes);
       answer.studies.filter((study) => known[study.StudyInstanceUID]).forEach(
         (study) => note(study.StudyInstanceUID, study));
+      visit.starts = answer.starting ? POLLS_FOR_STARTS : 0;
       watch();
     }, (message, status) => {
       if (status !== 404) {

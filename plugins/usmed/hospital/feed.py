@@ -129,8 +129,6 @@ class Feed:
                 record = self.record(study)
                 if record is not None:
                     records[record.study_instance_uid] = record
-            if len(studies) < PAGE:
-                break
         return list(records.values())
 
     def _announce(self) -> None:

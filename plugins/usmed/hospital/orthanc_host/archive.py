@@ -10,7 +10,7 @@ from usmed.domain.identifiers import is_single_value, is_uid
 from usmed.domain.lookup import Level, Query
 from usmed.hospital.archive import ArchiveError, Match, Stored, StoredInstance, Study
 from usmed.hospital.orthanc_host import rest
-from usmed.hospital.orthanc_host.matching import find_as_dicom
+from usmed.hospital.orthanc_host.matching import Matching, rest_find
 
 PROVENANCE_METADATA = 5301
 """Number of our study metadata; Orthanc leaves 1024 and above to users (Orthanc Book, "Metadata")."""
@@ -24,11 +24,11 @@ class OrthancArchive:
     """Implements `usmed.hospital.archive.Archive`.
 
     Args:
-        case_sensitive_names: Orthanc's `CaseSensitivePN`.
+        matching: looks up.
     """
 
-    def __init__(self, *, case_sensitive_names: bool = False) -> None:
-        self._case_sensitive_names = case_sensitive_names
+    def __init__(self, matching: Matching) -> None:
+        self._matching = matching
 
     def find(self, query: Query, *, labels: bool = False) -> list[Match]:
         """See `Archive.find`."""
@@ -38,9 +38,9 @@ class OrthancArchive:
             "ResponseContent": ["RequestedTags", "Labels"] if labels else ["RequestedTags"],
         }
         if query.case_sensitive:
-            found = find_as_dicom(request, query.keys, case_sensitive_names=self._case_sensitive_names)
+            found = self._matching.find(request, query.keys)
         else:
-            found = rest.post_json("/tools/find", {**request, "Query": dict(query.keys), "CaseSensitive": False})
+            found = self._matching.every({**request, "Query": dict(query.keys), "CaseSensitive": False})
         return [Match(one["ID"], one.get("RequestedTags", {}), frozenset(one.get("Labels", ()))) for one in found]
 
     def studies_of_patient(self, patient_id: str) -> list[Study]:
@@ -154,7 +154,7 @@ class OrthancArchive:
             "RequestedTags": [*_STUDY_TAGS, "PatientID", "PatientBirthDate", "PatientSex"],
             **paging,
         }
-        return [_study(one) for one in rest.post_json("/tools/find", request)]
+        return [_study(one) for one in (rest_find(request) if paging else self._matching.every(request))]
 
 
 def _study(found: Mapping[str, Any]) -> Study:

@@ -10,7 +10,7 @@ from pydicom.datadict import tag_for_keyword
 
 from usmed.domain.lookup import NEARLINE, ONLINE, UNIQUE_KEYS, Level, Query
 from usmed.hospital.orthanc_host.answer import encode_answer
-from usmed.hospital.orthanc_host.matching import find_as_dicom
+from usmed.hospital.orthanc_host.matching import Matching
 from usmed.hospital.regional_find import Additions, RegionalFind
 
 log = logging.getLogger(__name__)
@@ -49,13 +49,13 @@ class DicomFind:
     Args:
         regional: what the region adds.
         is_own: tells whether an AE title is one of this hospital's systems.
-        case_sensitive_names: Orthanc's `CaseSensitivePN`.
+        matching: looks up in this archive.
     """
 
-    def __init__(self, regional: RegionalFind, is_own: Callable[[str], bool], *, case_sensitive_names: bool) -> None:
+    def __init__(self, regional: RegionalFind, is_own: Callable[[str], bool], matching: Matching) -> None:
         self._regional = regional
         self._is_own = is_own
-        self._case_sensitive_names = case_sensitive_names
+        self._matching = matching
 
     def __call__(self, answers: Any, query: Any, connection: Any) -> None:
         remote_aet = connection.GetConnectionRemoteAet()
@@ -89,8 +89,7 @@ class DicomFind:
             "Short": True,
         }
         keys = {name: value for name, value in asked.keys.items() if name not in _OURS}
-        found = find_as_dicom(request, keys, case_sensitive_names=self._case_sensitive_names)
-        return [one["RequestedTags"] for one in found]
+        return [one["RequestedTags"] for one in self._matching.find(request, keys, limited=True)]
 
     def _added(self, asked: _Asked, local: list[Mapping[str, Any]], remote_aet: str) -> Additions:
         keys = {name: value for name, value in asked.keys.items() if name not in _OURS}

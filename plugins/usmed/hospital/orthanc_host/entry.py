@@ -19,6 +19,7 @@ from usmed.hospital.orthanc_host.dicom_find import DicomFind
 from usmed.hospital.orthanc_host.guarded_routes import STOW_ALIAS, GuardedRoutes, alias_foreign_dicomweb_servers
 from usmed.hospital.orthanc_host.http_filter import HttpFilter
 from usmed.hospital.orthanc_host.logs import forward_logs
+from usmed.hospital.orthanc_host.matching import Matching
 from usmed.hospital.orthanc_host.modalities import Modalities
 from usmed.hospital.orthanc_host.move import DicomMove
 from usmed.hospital.orthanc_host.qido import JSON_TYPE, QidoStudies, to_multipart_xml
@@ -56,9 +57,10 @@ def start() -> None:
     if not settings.federated:
         log.warning("no hospital is configured: this node stands alone, as a plain Orthanc")
         return
-    archive = OrthancArchive(case_sensitive_names=bool(configuration.get("CaseSensitivePN", False)))
+    matching = Matching(configuration)
+    archive = OrthancArchive(matching)
     node = create_node(settings, archive, storage)
-    _register(node, archive, configuration)
+    _register(node, archive, matching, configuration)
 
 
 def check_version() -> None:
@@ -77,7 +79,7 @@ def check_version() -> None:
         )
 
 
-def _register(node: Node, archive: OrthancArchive, configuration: Mapping[str, Any]) -> None:
+def _register(node: Node, archive: OrthancArchive, matching: Matching, configuration: Mapping[str, Any]) -> None:
     settings = node.settings
     own_aet = configuration.get("DicomAet", "ORTHANC")
     dicomweb = configuration.get("DicomWeb", {})
@@ -92,9 +94,7 @@ def _register(node: Node, archive: OrthancArchive, configuration: Mapping[str, A
         own_aet=own_aet,
     )
     modalities = Modalities(settings.Own.Modalities)
-    case_sensitive_names = bool(configuration.get("CaseSensitivePN", False))
-    find_scp = DicomFind(regional, modalities.is_own, case_sensitive_names=case_sensitive_names)
-    orthanc.RegisterFindCallback2(find_scp)
+    orthanc.RegisterFindCallback2(DicomFind(regional, modalities.is_own, matching))
     move = DicomMove(
         naming=node.naming,
         archive=archive,

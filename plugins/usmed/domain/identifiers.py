@@ -7,6 +7,7 @@ case, strips leading zeros or reads wildcards: two patients whose numbers look a
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from stdnum.exceptions import ValidationError
 from stdnum.ro import cnp
@@ -73,19 +74,24 @@ class NationalNumber:
             birth_date: DICOM DA (YYYYMMDD), or empty when unknown.
             sex: DICOM PatientSex (M, F, O), or empty when unknown.
         """
-        text = value.strip(" ")
-        try:
-            # compact() would drop spaces inside; a number that needs it is not the number as written.
-            if cnp.validate(text) != text:
-                return False
-            born = cnp.get_birth_date(text)
-        except ValidationError:
+        return _is_cnp(value.strip(" "), birth_date, sex)
+
+
+@lru_cache(maxsize=4096)
+def _is_cnp(text: str, birth_date: str, sex: str) -> bool:
+    """Remembered, because every lookup asks, often about the same patients."""
+    try:
+        # compact() would drop spaces inside; a number that needs it is not the number as written.
+        if cnp.validate(text) != text:
             return False
-        # The first digit gives sex and century; 7, 8 (residents) leave the century open, 9 both.
-        known = slice(2 if text[0] in "789" else 0, None)
-        if birth_date and born.strftime("%Y%m%d")[known] != birth_date[known]:
-            return False
-        return sex not in ("M", "F") or text[0] == "9" or sex == ("M" if int(text[0]) % 2 else "F")
+        born = cnp.get_birth_date(text)
+    except ValidationError:
+        return False
+    # The first digit gives sex and century; 7, 8 (residents) leave the century open, 9 both.
+    known = slice(2 if text[0] in "789" else 0, None)
+    if birth_date and born.strftime("%Y%m%d")[known] != birth_date[known]:
+        return False
+    return sex not in ("M", "F") or text[0] == "9" or sex == ("M" if int(text[0]) % 2 else "F")
 
 
 def is_single_value(value: str) -> bool:

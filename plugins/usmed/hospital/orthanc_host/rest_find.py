@@ -5,6 +5,7 @@ A lookup that names no single patient gets Orthanc's own answer, untouched.
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import orthanc
@@ -52,12 +53,16 @@ class RestFind:
             selector = None
         if selector is None and not arriving:
             return local
+        added: list[dict[str, Any]] = []
+        if selector is not None:
+            added = self._added(request, query, selector, agent, local)
+        if not added and not (arriving and level is Level.STUDY):
+            # Most lookups end here: not a byte of Orthanc's answer is read or written again.
+            return local
         found = json.loads(local)
         if arriving and level is Level.STUDY:
             self._mark_arriving(found)
-        if selector is not None:
-            found = self._join(request, query, selector, agent, found)
-        return json.dumps(found, ensure_ascii=False, indent=1).encode("utf-8")
+        return json.dumps(_joined(request, found, added), ensure_ascii=False, indent=1).encode("utf-8")
 
     def _mark_arriving(self, found: list[Any]) -> None:
         """Say of each study of which only a part is here that it is not here yet."""
@@ -65,39 +70,54 @@ class RestFind:
             if self._regional.is_arriving(str(one["ID"])):
                 one["InstanceAvailability"] = NEARLINE
 
-    def _join(
-        self, request: Mapping[str, Any], query: Query, selector: Selector, agent: str, found: list[Any]
-    ) -> list[Any]:
+    def _added(
+        self, request: Mapping[str, Any], query: Query, selector: Selector, agent: str, local: bytes
+    ) -> list[dict[str, Any]]:
+        """Return what the region adds to this answer, as Orthanc's resources."""
         tags = tuple(dict.fromkeys([*query.tags, *_MAIN_TAGS[query.level]]))
         asked = Query(query.level, query.keys, tags, query.case_sensitive)
         since, limit = int(request.get("Since", 0)), int(request.get("Limit", 0))
-        everything = found
-        if since or limit:
-            everything = json.loads(orthanc.RestApiPost("/tools/find", json.dumps(_unpaged(request))))
+
+        @cache
+        def everything() -> list[Any]:
+            whole = orthanc.RestApiPost("/tools/find", json.dumps(_unpaged(request))) if since or limit else local
+            return list(json.loads(whole))
+
         additions = self._regional.add(
-            asked, selector, agent, lambda: _uids(query.level, everything), have_local=bool(everything)
+            asked,
+            selector,
+            agent,
+            lambda: _uids(query.level, everything()),
+            have_local=query.level is Level.PATIENT and bool(everything()),
         )
+        if not additions.entities:
+            return []
         added: list[dict[str, Any]] = []
         for one in additions.entities:
             resource = _resource(request, query.level, one)
             if query.level is Level.STUDY:
                 self._remember(resource["ID"], one.answer.study_instance_uid)
-            if _label_admits(request) and all(other["ID"] != resource["ID"] for other in [*added, *_expanded(found)]):
+            if _label_admits(request) and all(other["ID"] != resource["ID"] for other in added):
                 added.append(resource)
         if since or limit:
             # Remote answers stand behind all local ones; a page may hold the end of these and the start of those.
-            added = added[max(0, since - len(everything)) :]
+            added = added[max(0, since - len(everything())) :]
             if limit:
-                added = added[: max(0, limit - len(found))]
-        if not request.get("Expand") and "ResponseContent" not in request:
-            have = set(found)
-            return [*found, *(one["ID"] for one in added if one["ID"] not in have)]
-        return [*found, *added]
+                added = added[: max(0, limit - len(json.loads(local)))]
+        return added
 
     def _remember(self, identifier: str, study_instance_uid: str) -> None:
         if len(self.remote_ids) > 50_000:
             self.remote_ids.clear()
         self.remote_ids[identifier] = study_instance_uid
+
+
+def _joined(request: Mapping[str, Any], found: list[Any], added: list[dict[str, Any]]) -> list[Any]:
+    if not request.get("Expand") and "ResponseContent" not in request:
+        have = set(found)
+        return [*found, *(one["ID"] for one in added if one["ID"] not in have)]
+    have = {one["ID"] for one in _expanded(found)}
+    return [*found, *(one for one in added if one["ID"] not in have)]
 
 
 _LEVELS = {"Patient": Level.PATIENT, "Patients": Level.PATIENT, "Study": Level.STUDY, "Studies": Level.STUDY,

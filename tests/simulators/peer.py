@@ -16,12 +16,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from joserfc.jwk import OKPKey
 
-from usmed.domain.canonical import canonical_json, sha256_hex
+from support.region import Hub
+from usmed.domain.canonical import base64url_decode, canonical_json, sha256_hex
 from usmed.domain.manifest import frame_end, frame_header
 from usmed.domain.region import HUB, RegionManifest
 from usmed.domain.request_signature import ANSWER_HEADER, sign_answer, sign_document
@@ -50,8 +52,6 @@ class Request:
     @property
     def claims(self) -> dict[str, Any]:
         """Return what the request's signature says; who sent it and its nonce are in it."""
-        from usmed.domain.canonical import base64url_decode
-
         token = self.headers["authorization"].partition(" ")[2]
         return dict(json.loads(base64url_decode(token.split(".")[1])))
 
@@ -140,6 +140,7 @@ class Peer:
         folder: where its key and certificate go.
         address: where it listens, on a free port.
         tls: whether it speaks TLS.
+        place: the hub whose place it takes: its id, key, certificate and port. It can start only when that one is down.
 
     Attributes:
         behaviour: what it does with a request.
@@ -150,25 +151,37 @@ class Peer:
     """
 
     def __init__(
-        self, hospital_id: str, issuer: str, folder: Path, *, address: str = "127.0.0.1", tls: bool = True
+        self,
+        hospital_id: str,
+        issuer: str,
+        folder: Path,
+        *,
+        address: str = "127.0.0.1",
+        tls: bool = True,
+        place: Hub | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.id, self.issuer, self.address, self.tls = hospital_id, issuer, address, tls
-        self.key = generate_key(folder / "key.pem")
         self._certificate, self._tls_key = folder / "tls.pem", folder / "tls.key"
-        generate_certificate(address, certificate=self._certificate, key=self._tls_key, now=datetime.now(UTC))
+        self.port = 0
+        if place is not None:
+            self.address, self.port, self.key = place.address, place.port, place.key
+            self._certificate, self._tls_key = place.certificate_file, place.tls_key_file
+        else:
+            self.key = generate_key(folder / "key.pem")
+            generate_certificate(address, certificate=self._certificate, key=self._tls_key, now=datetime.now(UTC))
         self.behaviour: Behaviour = honest
         self.studies: dict[str, HeldStudy] = {}
         self.make_manifest: Callable[[HeldStudy, str], dict[str, Any]] = self.manifest
         self.make_frames: Callable[[HeldStudy, Sequence[Sequence[Any]]], Iterable[bytes]] = self.frames
         self.requests: list[Request] = []
         self.sent_bytes = 0
-        self.port = 0
         self._listener: socket.socket | None = None
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._bind()
+        if place is None:
+            self._bind()
 
     def member(self) -> dict[str, Any]:
         """Return its entry of the region manifest."""
@@ -429,10 +442,22 @@ def endless_head(peer: Peer, request: Request, line: Line) -> None:
 
 def gzip_bomb(peer: Peer, request: Request, line: Line) -> None:
     """Answer a gigabyte of zeros as one megabyte of gzip."""
-    body = b"".join([gzip.compress(b"\0" * (64 << 20))] * 16)
+    body = _bomb()
     signature = peer.sign(request, 200, body)
     headers = {"Content-Type": "application/json", ANSWER_HEADER: signature, "Content-Encoding": "gzip"}
     line.answer(200, headers, body)
+
+
+@cache
+def _bomb() -> bytes:
+    return gzip.compress(b"\0" * (64 << 20)) * 16
+
+
+def endless_continue(peer: Peer, request: Request, line: Line) -> None:
+    """Say again and again that the answer is about to come (RFC 9110 §15.2.1)."""
+    while True:
+        line.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        peer.sent_bytes += 25
 
 
 def dripping(peer: Peer, request: Request, line: Line) -> None:

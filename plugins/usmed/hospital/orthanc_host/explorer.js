@@ -186,8 +186,9 @@
   const POLL_MS = 700;
   const POLL_IDLE_MS = 5000;
 
-  /** How often a page looks whether the node has begun by itself to fetch what the lookup found. */
-  const POLLS_FOR_STARTS = 4;
+  /** How often a page looks whether the node has begun by itself to fetch what the lookup found; the first are quick. */
+  const POLLS_FOR_STARTS = 12;
+  const SLOW_POLLS_FOR_STARTS = 8;
 
   /** Studies of the page that is shown, by Study Instance UID: as the panel gave them, kept up to date by transfers. */
   let known = {};
@@ -288,7 +289,8 @@
     if (mine === null || mine.timer !== null || moving.length === 0) {
       return;
     }
-    const arriving = moving.filter((uid) => known[uid].State !== 'waiting');
+    const arriving = moving.filter((uid) => known[uid].State === 'arriving'
+      || (known[uid].State === 'remote' && mine.starts > SLOW_POLLS_FOR_STARTS));
     const pace = failed || document.hidden || arriving.length === 0 ? POLL_IDLE_MS
       : arriving.some((uid) => known[uid].Queued) ? POLL_FIRST_MS : POLL_MS;
     mine.timer = setTimeout(() => {

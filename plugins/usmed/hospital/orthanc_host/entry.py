@@ -108,11 +108,12 @@ def _register(node: Node, archive: OrthancArchive, matching: Matching, configura
     )
     orthanc.RegisterMoveCallback3(move.create, move.size, move.apply, move.free)
     find = RestFind(regional)
-    http.register("/tools/find", lambda request: _tools_find(find, request))
+    http.register("/tools/find", lambda request: http.Answer(200, find(request.body, request.agent)), methods="POST")
     qido = QidoStudies(regional, False)
-    http.register(f"/{root}/studies", lambda request: _qido(qido, root, request))
-    for pattern, handler in GuardedRoutes(node.outbound, node.naming, root, modalities.changed).routes().items():
-        http.register(pattern, handler)
+    # POST to the same address, STOW-RS, reaches the DICOMweb plugin before it reaches us.
+    http.register(f"/{root}/studies", lambda request: _qido(qido, root, request), methods="GET,POST")
+    for pattern, methods, handler in GuardedRoutes(node.outbound, node.naming, root, modalities.changed).routes():
+        http.register(pattern, handler, methods=methods)
     http.mount("/usmed", node.pages.wsgi_app)
     http_filter = HttpFilter(
         archive=archive,
@@ -139,15 +140,7 @@ def _register(node: Node, archive: OrthancArchive, matching: Matching, configura
     orthanc.RegisterOnChangeCallback(_Changes(node, archive, root, dicomweb.get("Servers", {})))
 
 
-def _tools_find(find: RestFind, request: http.HttpRequest) -> http.Answer:
-    if request.method != "POST":
-        return http.Answer(405)
-    return http.Answer(200, find(request.body, request.agent))
-
-
 def _qido(qido: QidoStudies, root: str, request: http.HttpRequest) -> http.Answer:
-    if request.method != "GET":
-        return http.Answer(405)
     host = request.headers.get("host", "localhost")
     found = qido.search(request.arguments, f"http://{host}/{root}", request.agent)
     if "xml" in request.headers.get("accept", "") and "json" not in request.headers["accept"]:

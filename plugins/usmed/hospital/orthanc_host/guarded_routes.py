@@ -36,38 +36,33 @@ class GuardedRoutes:
         self._dicomweb_root = dicomweb_root
         self._modalities_changed = modalities_changed
 
-    def routes(self) -> dict[str, Callable[[HttpRequest], Answer]]:
-        """Return regular expressions of addresses, each with its handler."""
+    def routes(self) -> list[tuple[str, str, Callable[[HttpRequest], Answer]]]:
+        """Return regular expressions of addresses, each with the methods that it knows, and its handler."""
         root = self._dicomweb_root
-        return {
-            "/modalities/([^/]+)": self._modality,
-            "/modalities/([^/]+)/store": lambda request: self._store(request, Kind.MODALITY),
-            "/modalities/([^/]+)/store-straight": lambda request: self._store_straight(request, Kind.MODALITY),
-            "/peers/([^/]+)/store": lambda request: self._store(request, Kind.PEER),
-            "/peers/([^/]+)/store-straight": lambda request: self._store_straight(request, Kind.PEER),
-            "/jobs/([^/]+)/resubmit": self._resubmit,
-            f"/{root}/servers/((?!{STOW_ALIAS})[^/]+)/stow": self._stow,
-        }
+        modality, peer = Kind.MODALITY, Kind.PEER
+        return [
+            ("/modalities/([^/]+)", "GET,PUT,DELETE", self._modality),
+            ("/modalities/([^/]+)/store", "POST", lambda request: self._store(request, modality)),
+            ("/modalities/([^/]+)/store-straight", "POST", lambda request: self._store_straight(request, modality)),
+            ("/peers/([^/]+)/store", "POST", lambda request: self._store(request, peer)),
+            ("/peers/([^/]+)/store-straight", "POST", lambda request: self._store_straight(request, peer)),
+            ("/jobs/([^/]+)/resubmit", "POST", self._resubmit),
+            (f"/{root}/servers/((?!{STOW_ALIAS})[^/]+)/stow", "POST", self._stow),
+        ]
 
     def _store(self, request: HttpRequest, kind: Kind) -> Answer:
-        if request.method != "POST":
-            return Answer(405)
         self._outbound.check_resources(
             self._outbound.destination(kind, request.groups[0]), _resources(request.body), request.agent
         )
         return Answer(200, rest.post(request.uri, request.body))
 
     def _store_straight(self, request: HttpRequest, kind: Kind) -> Answer:
-        if request.method != "POST":
-            return Answer(405)
         destination = self._outbound.destination(kind, request.groups[0])
         if not destination.own:
             self._outbound.check_studies(destination, [self._study_of(request.body)], request.agent)
         return Answer(200, rest.post(request.uri, request.body))
 
     def _stow(self, request: HttpRequest) -> Answer:
-        if request.method != "POST":
-            return Answer(405)
         name = request.groups[0]
         destination = self._outbound.destination(Kind.DICOMWEB, name)
         self._outbound.check_resources(destination, _resources(request.body), request.agent)
@@ -82,9 +77,7 @@ class GuardedRoutes:
         if request.method == "DELETE":
             rest.delete(request.uri)
             self._modalities_changed()
-            return Answer(200, b"")
-        if request.method != "PUT":
-            return Answer(405)
+            return Answer(200, b"", "text/plain")
         name = request.groups[0]
         if not self._outbound.destination(Kind.MODALITY, name).own and modality_allows_get(_parsed(request.body)):
             raise RefusedError(
@@ -97,8 +90,6 @@ class GuardedRoutes:
         return Answer(200, answer)
 
     def _resubmit(self, request: HttpRequest) -> Answer:
-        if request.method != "POST":
-            return Answer(405)
         job = rest.get_json(f"/jobs/{request.groups[0]}")
         if job.get("Type") in _EXPORTING_JOBS:
             raise RefusedError(

@@ -47,7 +47,7 @@ class Answer:
 
     status: int
     body: bytes = b""
-    content_type: str = "application/json"
+    content_type: str = "application/json; charset=utf-8"
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -67,15 +67,20 @@ def json_answer(document: Any, status: int = 200) -> Answer:
     return Answer(status, json.dumps(document, ensure_ascii=False).encode("utf-8"))
 
 
-def register(pattern: str, handler: Callable[[HttpRequest], Answer]) -> None:
+def register(pattern: str, handler: Callable[[HttpRequest], Answer], *, methods: str = "GET,POST,PUT,DELETE") -> None:
     """Take an address of Orthanc's HTTP server.
 
     Args:
         pattern: regular expression of the whole path.
         handler: our errors become 4xx and 5xx with a message; Orthanc's own become what its own route answers.
+        methods: those that the address knows, separated by commas.
     """
+    known = methods.split(",")
 
     def callback(output: Any, uri: str, **request: Any) -> None:
+        if request["method"] not in known:
+            output.SendMethodNotAllowed(methods)
+            return
         try:
             answer = handler(
                 HttpRequest(
@@ -147,10 +152,8 @@ def _send(output: Any, answer: Answer) -> None:
         output.SetHttpHeader(name, value)
     if answer.status == 200:
         output.AnswerBuffer(answer.body, answer.content_type)
-    elif answer.status == 405:
-        output.SendMethodNotAllowed("GET,POST,PUT,DELETE")
     else:
-        output.SetHttpHeader("Content-Type", answer.content_type)
+        # Orthanc itself says "text/plain" of every error, whatever the body is.
         output.SendHttpStatus(answer.status, answer.body)
 
 

@@ -38,9 +38,13 @@ class RestFind:
         Raises:
             OrthancException: as Orthanc's own route.
         """
-        local: bytes = orthanc.RestApiPost("/tools/find", body)
         try:
             request = json.loads(body)
+        except ValueError:
+            request = None
+        _check(request)
+        local: bytes = orthanc.RestApiPost("/tools/find", body)
+        try:
             level = _LEVELS[request["Level"].capitalize()]
             keys = {_keyword(name): value for name, value in request.get("Query", {}).items()}
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -120,8 +124,24 @@ def _joined(request: Mapping[str, Any], found: list[Any], added: list[dict[str, 
     return [*found, *(one for one in added if one["ID"] not in have)]
 
 
+def _check(request: Any) -> None:
+    """Refuse what makes Orthanc 1.13 throw a C++ exception of another kind than its own.
+
+    Orthanc answers 500 to it. Called from here the exception would run through the Python interpreter, which cannot
+    know of it.
+
+    Raises:
+        OrthancException: an internal error, as Orthanc's own route says.
+    """
+    if isinstance(request, dict):
+        query, expand = request.get("Query", {}), request.get("Expand", False)
+        if not isinstance(query, dict) or isinstance(expand, str | list | dict):
+            raise orthanc.OrthancException(int(orthanc.ErrorCode.INTERNAL_ERROR), "Internal error")
+
+
 _LEVELS = {"Patient": Level.PATIENT, "Patients": Level.PATIENT, "Study": Level.STUDY, "Studies": Level.STUDY,
-           "Series": Level.SERIES, "Instance": Level.IMAGE, "Instances": Level.IMAGE}  # fmt: skip
+           "Series": Level.SERIES, "Instance": Level.IMAGE, "Instances": Level.IMAGE, "Image": Level.IMAGE,
+           "Images": Level.IMAGE}  # fmt: skip
 
 _MAIN_PATIENT = ("PatientBirthDate", "PatientName", "PatientSex")
 _MAIN_TAGS: Mapping[Level, tuple[str, ...]] = {

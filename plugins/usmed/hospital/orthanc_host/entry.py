@@ -22,7 +22,7 @@ from usmed.hospital.orthanc_host.logs import forward_logs
 from usmed.hospital.orthanc_host.matching import Matching
 from usmed.hospital.orthanc_host.modalities import Modalities
 from usmed.hospital.orthanc_host.move import DicomMove
-from usmed.hospital.orthanc_host.qido import JSON_TYPE, QidoStudies, to_multipart_xml
+from usmed.hospital.orthanc_host.qido import JSON_TYPE, QidoStudies, base_url, to_multipart_xml
 from usmed.hospital.orthanc_host.rest_find import RestFind
 from usmed.hospital.regional_find import RegionalFind
 from usmed.hospital.settings import AutomaticPull, read_settings
@@ -109,9 +109,9 @@ def _register(node: Node, archive: OrthancArchive, matching: Matching, configura
     orthanc.RegisterMoveCallback3(move.create, move.size, move.apply, move.free)
     find = RestFind(regional)
     http.register("/tools/find", lambda request: http.Answer(200, find(request.body, request.agent)), methods="POST")
-    qido = QidoStudies(regional, False)
+    qido = QidoStudies(regional)
     # POST to the same address, STOW-RS, reaches the DICOMweb plugin before it reaches us.
-    http.register(f"/{root}/studies", lambda request: _qido(qido, root, request), methods="GET,POST")
+    http.register(f"/{root}/studies", lambda request: _qido(qido, configuration, request), methods="GET,POST")
     for pattern, methods, handler in GuardedRoutes(node.outbound, node.naming, root, modalities.changed).routes():
         http.register(pattern, handler, methods=methods)
     http.mount("/usmed", node.pages.wsgi_app)
@@ -140,9 +140,8 @@ def _register(node: Node, archive: OrthancArchive, matching: Matching, configura
     orthanc.RegisterOnChangeCallback(_Changes(node, archive, root, dicomweb.get("Servers", {})))
 
 
-def _qido(qido: QidoStudies, root: str, request: http.HttpRequest) -> http.Answer:
-    host = request.headers.get("host", "localhost")
-    found = qido.search(request.arguments, f"http://{host}/{root}", request.agent)
+def _qido(qido: QidoStudies, configuration: Mapping[str, Any], request: http.HttpRequest) -> http.Answer:
+    found = qido.search(request.arguments, base_url(request.headers, configuration), request.agent)
     if "xml" in request.headers.get("accept", "") and "json" not in request.headers["accept"]:
         kind, body = to_multipart_xml(found)
         return http.Answer(200, body, kind)

@@ -5,18 +5,22 @@ other DICOMweb routes stay with the DICOMweb plugin.
 """
 
 import json
+import logging
+import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 import orthanc
 from pydicom.datadict import keyword_for_tag
 
-from usmed.domain.errors import PeerDataError
 from usmed.domain.lookup import NEARLINE, ONLINE, Level, Query
 from usmed.hospital.orthanc_host.answer import tag_and_vr
 from usmed.hospital.regional_find import Additions, RegionalFind
+
+log = logging.getLogger(__name__)
 
 JSON_TYPE = "application/dicom+json"
 
@@ -28,32 +32,30 @@ DEFAULT_TAGS = (
 """What a study answer always has (PS3.18 Table 10.6.3-3)."""
 
 _COMPUTED = {"RetrieveURL", "InstanceAvailability", "SpecificCharacterSet", "TimezoneOffsetFromUTC"}
-_ALL = ("StudyDescription", "InstitutionName", "RequestedProcedureDescription", "RequestingPhysician",
-        "IssuerOfPatientID", "OtherPatientIDs", "PatientAge", "TimezoneOffsetFromUTC")  # fmt: skip
 
 
 class QidoStudies:
-    """Searches for studies."""
+    """Searches for studies. Matching is the DICOMweb plugin's: no attribute counts with its case, but a PatientID."""
 
-    def __init__(self, regional: RegionalFind, case_sensitive_names: bool) -> None:
+    def __init__(self, regional: RegionalFind) -> None:
         self._regional = regional
-        self._case_sensitive = case_sensitive_names
 
     def search(self, arguments: Mapping[str, str], base_url: str, agent: str) -> list[dict[str, Any]]:
         """Return the matches as DICOM JSON datasets.
 
         Args:
-            arguments: the query's arguments, each once.
+            arguments: the query's arguments, each once. (Orthanc gives a Python plugin the last of several with one
+                name, so who asks for any further field gets all that the index has: PS3.18 §10.6.3.3 allows more.)
             base_url: the DICOMweb root as the caller reaches it, without a slash at its end.
             agent: who asks.
 
         Raises:
-            PeerDataError: an argument that PS3.18 does not know.
+            OrthancException: an argument that is no number, or not true or false, as the DICOMweb plugin says.
         """
         request = _read(arguments)
-        found = self._local(request)
-        query = Query(Level.STUDY, request.keys, request.tags, case_sensitive=True)
+        query = Query(Level.STUDY, request.keys, request.tags, case_sensitive=False)
         selector = self._regional.selector(query)
+        found = self._local(request, everything=selector is not None)
         added = Additions()
         if selector is not None:
             added = self._regional.add(
@@ -72,80 +74,113 @@ class QidoStudies:
         rows = rows[request.offset :]
         if request.limit:
             rows = rows[: request.limit]
-        asked = dict.fromkeys(request.tags)
-        shown = []
-        for tags in rows:
-            content = {name: tags[name] for name in asked if tags.get(name) is not None}
-            content["RetrieveURL"] = f"{base_url}/studies/{tags['StudyInstanceUID']}"
-            content["InstanceAvailability"] = tags["InstanceAvailability"]
-            if tags["InstanceAvailability"] == NEARLINE and "InstitutionName" in tags:
-                # Who holds it: said even when nobody asked, because a viewer cannot know that it should.
-                content["InstitutionName"] = tags["InstitutionName"]
-            shown.append(to_dicom_json({"SpecificCharacterSet": "ISO_IR 192", **content}))
-        return shown
+        return [_shown(request, tags, base_url) for tags in rows]
 
-    def _local(self, request: "_Request") -> list[dict[str, Any]]:
-        paging = {} if self._regional.selector(Query(Level.STUDY, request.keys)) is not None else {
-            "Limit": request.offset + request.limit if request.limit else 0
-        }  # fmt: skip
+    def _local(self, request: "_Request", *, everything: bool) -> list[dict[str, Any]]:
+        patient_id = request.keys.get("PatientID", "")
         body = {
             "Level": "Study",
             "Query": request.keys,
             "RequestedTags": [tag for tag in request.tags if tag not in _COMPUTED],
             "ResponseContent": ["RequestedTags", "MainDicomTags"],
-            "CaseSensitive": self._case_sensitive or "PatientID" in request.keys,
-            **paging,
+            "CaseSensitive": False,
+            "Limit": 0 if everything or patient_id or not request.limit else request.offset + request.limit,
         }
         found = json.loads(orthanc.RestApiPost("/tools/find", json.dumps(body)))
-        return [{**one["MainDicomTags"], **one["RequestedTags"]} for one in found]
+        rows = [
+            {**one["MainDicomTags"], **one.get("PatientMainDicomTags", {}), **one["RequestedTags"]} for one in found
+        ]
+        # Two patients whose numbers differ by case are two patients.
+        return [tags for tags in rows if not patient_id or _is_number(str(tags.get("PatientID") or ""), patient_id)]
 
 
+@dataclass(frozen=True)
 class _Request:
-    def __init__(self, keys: dict[str, str], tags: tuple[str, ...], limit: int, offset: int) -> None:
-        self.keys = keys
-        self.tags = tags
-        self.limit = limit
-        self.offset = offset
+    keys: dict[str, str]
+    tags: tuple[str, ...]
+    limit: int
+    offset: int
+    more: bool
+
+
+def _shown(request: _Request, tags: Mapping[str, Any], base_url: str) -> dict[str, Any]:
+    content = {name: tags[name] for name in (tags if request.more else request.tags) if tags.get(name) is not None}
+    content["RetrieveURL"] = f"{base_url}/studies/{tags['StudyInstanceUID']}"
+    content["InstanceAvailability"] = tags["InstanceAvailability"]
+    if tags["InstanceAvailability"] == NEARLINE and "InstitutionName" in tags:
+        # Who holds it: said even when nobody asked, because a viewer cannot know that it should.
+        content["InstitutionName"] = tags["InstitutionName"]
+    return to_dicom_json({**content, "SpecificCharacterSet": "ISO_IR 192"})
 
 
 def _read(arguments: Mapping[str, str]) -> _Request:
     keys: dict[str, str] = {}
     tags = list(DEFAULT_TAGS)
     limit = offset = 0
+    more = False
     for name, value in arguments.items():
         if name == "limit":
-            limit = _number(name, value)
+            limit = _number(value)
         elif name == "offset":
-            offset = _number(name, value)
+            offset = _number(value)
         elif name == "fuzzymatching":
-            continue
+            if value not in ("true", "false"):
+                raise orthanc.OrthancException(int(orthanc.ErrorCode.BAD_REQUEST), "Bad request")
         elif name == "includefield":
-            for one in value.split(","):
-                tags += _ALL if one == "all" else [_name(one)]
-        else:
-            keyword = _name(name)
+            more = True
+            tags += [keyword for one in value.split(",") if (keyword := _name(one))]
+        elif keyword := _name(name):
             tags.append(keyword)
             if value:
-                # Both separators of a list of UIDs (PS3.18 §8.3.4.1).
-                keys[keyword] = value.replace(",", "\\") if keyword.endswith("UID") else value
-    return _Request(keys, tuple(dict.fromkeys(tags)), limit, offset)
+                # The DICOMweb plugin reads a comma as the separator of a list, whatever the attribute.
+                keys[keyword] = value.replace(",", "\\")
+        elif name:
+            log.info("an argument of a DICOMweb search was ignored: it is no DICOM attribute")
+    return _Request(keys, tuple(dict.fromkeys(tags)), limit, offset, more)
 
 
-def _number(name: str, value: str) -> int:
-    if not value.isdigit() or len(value) > 9:
-        raise PeerDataError(f"{name} must be a number")
-    return int(value)
+def _number(value: str) -> int:
+    """Read an unsigned number of 32 bits as the DICOMweb plugin does: -1 is the largest."""
+    if not re.fullmatch(r"[+-]?[0-9]{1,10}", value) or abs(int(value)) >= 1 << 32:
+        raise orthanc.OrthancException(int(orthanc.ErrorCode.BAD_FILE_FORMAT), "Bad file format")
+    return int(value) % (1 << 32)
 
 
 def _name(text: str) -> str:
-    """Return the keyword of an attribute named by keyword, `ggggeeee` or `gggg,eeee`."""
+    """Return the keyword of an attribute named by keyword, `ggggeeee` or `gggg,eeee`; empty for no attribute."""
     plain = text.replace(",", "")
-    if len(plain) == 8 and all(character in "0123456789abcdefABCDEF" for character in plain):
-        code = f"{plain[:4]},{plain[4:]}".lower()
-        return keyword_for_tag(int(plain, 16)) or code
-    if tag_and_vr(text) is None:
-        raise PeerDataError(f"{text!r} is not a DICOM attribute")
-    return text
+    if re.fullmatch("[0-9a-fA-F]{8}", plain):
+        return keyword_for_tag(int(plain, 16)) or f"{plain[:4]},{plain[4:]}".lower()
+    return text if tag_and_vr(text) is not None else ""
+
+
+def _is_number(value: str, key: str) -> bool:
+    """Tell whether a PatientID matches, character by character; the key may be a list or have wild cards."""
+    for one in key.split("\\"):
+        pattern = "".join({"*": ".*", "?": "."}.get(character, re.escape(character)) for character in one.strip(" "))
+        if re.fullmatch(pattern, value.strip(" "), re.DOTALL):
+            return True
+    return False
+
+
+def base_url(headers: Mapping[str, str], configuration: Mapping[str, Any]) -> str:
+    """Return the DICOMweb root as the caller reaches it, without a slash at its end.
+
+    Args:
+        headers: the request's, names in lower case. A proxy says by `Forwarded` (RFC 7239) how it is reached.
+        configuration: Orthanc's.
+    """
+    dicomweb = configuration.get("DicomWeb", {})
+    secure = bool(dicomweb.get("Ssl", configuration.get("SslEnabled", False)))
+    scheme, host = "https" if secure else "http", headers.get("host", "localhost")
+    forwarded = {
+        part.partition("=")[0].strip().lower(): part.partition("=")[2].strip(' "')
+        for part in headers.get("forwarded", "").partition(",")[0].split(";")
+    }
+    if forwarded.get("host") and forwarded.get("proto"):
+        scheme, host = forwarded["proto"], forwarded["host"]
+    root = str(dicomweb.get("PublicRoot", dicomweb.get("Root", "/dicom-web/"))).strip("/")
+    return f"{scheme}://{host}/{root}"
 
 
 def to_dicom_json(tags: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,8 +215,10 @@ def _values(vr: str, value: Any) -> list[Any]:
         return [_person_name(one) for one in parts]
     if vr in ("IS", "US", "SS", "UL", "SL"):
         return [_as(int, one) for one in parts]
-    if vr in ("DS", "FL", "FD"):
+    if vr in ("FL", "FD"):
         return [_as(float, one) for one in parts]
+    if vr == "AT":
+        return [one.replace(",", "").upper() for one in parts]
     return [one if one else None for one in parts]
 
 
@@ -198,12 +235,20 @@ def _as(kind: Callable[[str], Any], text: str) -> Any:
         return text
 
 
+_NAMESPACES = {
+    "xmlns": "http://dicom.nema.org/PS3.19/models/NativeDICOM",
+    "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
+    "xsi:schemaLocation": "http://dicom.nema.org/PS3.19/models/NativeDICOM",
+}
+"""As the DICOMweb plugin writes them."""
+
+
 def to_multipart_xml(datasets: Iterable[Mapping[str, Any]]) -> tuple[str, bytes]:
     """Return content type and body of the XML form (PS3.18 §10.6.3.2, PS3.19 §A.1)."""
     boundary = uuid.uuid4().hex
     parts = []
     for dataset in datasets:
-        root = Element("NativeDicomModel", {"xml:space": "preserve"})
+        root = Element("NativeDicomModel", _NAMESPACES)
         _xml(root, dataset)
         text = tostring(root, encoding="utf-8", xml_declaration=True)
         parts.append(b"--" + boundary.encode() + b"\r\nContent-Type: application/dicom+xml\r\n\r\n" + text + b"\r\n")

@@ -226,7 +226,7 @@ class Hospital:
             except (requests.ConnectionError, requests.Timeout):
                 return False
 
-        eventually(ready, 30, f"Orthanc of {self.id}")
+        eventually(ready, 90, f"Orthanc of {self.id}")
 
     def stop(self, how: int = signal.SIGTERM) -> int:
         """End Orthanc."""
@@ -328,7 +328,7 @@ class Hub:
             except (requests.ConnectionError, requests.Timeout):
                 return False
 
-        eventually(ready, 30, "the hub")
+        eventually(ready, 90, "the hub")
 
     def stop(self, how: int = signal.SIGTERM) -> int:
         """End the hub."""

@@ -177,8 +177,7 @@ def base_url(headers: Mapping[str, str], configuration: Mapping[str, Any]) -> st
         part.partition("=")[0].strip().lower(): part.partition("=")[2].strip(' "')
         for part in headers.get("forwarded", "").partition(",")[0].split(";")
     }
-    if forwarded.get("host") and forwarded.get("proto"):
-        scheme, host = forwarded["proto"], forwarded["host"]
+    scheme, host = forwarded.get("proto") or scheme, forwarded.get("host") or host
     root = str(dicomweb.get("PublicRoot", dicomweb.get("Root", "/dicom-web/"))).strip("/")
     return f"{scheme}://{host}/{root}"
 

@@ -85,9 +85,17 @@ class Outbound:
 
         Raises:
             RefusedError: at least one study may not go there.
+            PeerDataError: one of them is not here, so nothing can be decided about it.
         """
-        if not destination.own:
-            self.check_studies(destination, self._archive.parent_studies(list(orthanc_ids)), agent)
+        if destination.own:
+            return
+        studies: dict[str, Study] = {}
+        for one in orthanc_ids:
+            found = self._archive.parent_studies([one])
+            if not found:
+                raise PeerDataError(f"there is no resource {one[:64]} here")
+            studies |= {study.orthanc_id: study for study in found}
+        self.check_studies(destination, studies.values(), agent)
 
     def check_studies(self, destination: Destination, studies: Iterable[Study], agent: str) -> None:
         """As `check_resources`, for studies.

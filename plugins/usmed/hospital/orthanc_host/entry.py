@@ -16,7 +16,7 @@ from usmed.domain.errors import ConfigurationError, UsmedError
 from usmed.hospital.orthanc_host import http
 from usmed.hospital.orthanc_host.archive import OrthancArchive
 from usmed.hospital.orthanc_host.dicom_find import DicomFind
-from usmed.hospital.orthanc_host.guarded_routes import STOW_ALIAS, GuardedRoutes, alias_foreign_dicomweb_servers
+from usmed.hospital.orthanc_host.guarded_routes import STOW_ALIAS, GuardedRoutes
 from usmed.hospital.orthanc_host.http_filter import HttpFilter
 from usmed.hospital.orthanc_host.logs import forward_logs
 from usmed.hospital.orthanc_host.matching import Matching
@@ -112,7 +112,8 @@ def _register(node: Node, archive: OrthancArchive, matching: Matching, configura
     qido = QidoStudies(regional)
     # POST to the same address, STOW-RS, reaches the DICOMweb plugin before it reaches us.
     http.register(f"/{root}/studies", lambda request: _qido(qido, configuration, request), methods="GET,POST")
-    for pattern, methods, handler in GuardedRoutes(node.outbound, node.naming, root, modalities.changed).routes():
+    guarded = GuardedRoutes(node.outbound, root, dicomweb.get("Servers", {}), modalities.changed)
+    for pattern, methods, handler in guarded.routes():
         http.register(pattern, handler, methods=methods)
     http.mount("/usmed", node.pages.wsgi_app)
     http_filter = HttpFilter(
@@ -137,7 +138,7 @@ def _register(node: Node, archive: OrthancArchive, matching: Matching, configura
 
     orthanc.RegisterIncomingHttpRequestFilter(filter_request)
     orthanc.ExtendOrthancExplorer(files(__package__).joinpath("explorer.js").read_text("utf-8"))
-    orthanc.RegisterOnChangeCallback(_Changes(node, archive, root, dicomweb.get("Servers", {})))
+    orthanc.RegisterOnChangeCallback(_Changes(node))
 
 
 def _qido(qido: QidoStudies, configuration: Mapping[str, Any], request: http.HttpRequest) -> http.Answer:
@@ -151,11 +152,8 @@ def _qido(qido: QidoStudies, configuration: Mapping[str, Any], request: http.Htt
 class _Changes:
     """What Orthanc tells on its own thread. Nothing here may take long."""
 
-    def __init__(self, node: Node, archive: OrthancArchive, root: str, servers: Mapping[str, Any]) -> None:
+    def __init__(self, node: Node) -> None:
         self._node = node
-        self._archive = archive
-        self._root = root
-        self._servers = servers
 
     def __call__(self, change: Any, level: Any, resource: str) -> None:
         kinds = orthanc.ChangeType
@@ -167,7 +165,7 @@ class _Changes:
         elif change == kinds.DELETED and level == orthanc.ResourceType.STUDY:
             self._deleted(resource)
         elif change == kinds.ORTHANC_STARTED:
-            self._started()
+            self._node.start()
         elif change == kinds.ORTHANC_STOPPED:
             self._node.stop()
 
@@ -177,7 +175,3 @@ class _Changes:
             self._node.pulls.deleted(study_orthanc_id)
         except UsmedError as error:
             log.error("a deleted guest copy is still listed: %s", error)
-
-    def _started(self) -> None:
-        alias_foreign_dicomweb_servers(self._node.outbound, self._root, dict(self._servers))
-        self._node.start()

@@ -4,12 +4,11 @@ Own destinations go through as ever. For a foreign one every study is decided; i
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from usmed.domain.errors import PeerDataError, RefusedError
-from usmed.domain.identifiers import Naming
 from usmed.domain.study_record import is_date
 from usmed.hospital.archive import Study
 from usmed.hospital.filing import patient_and_study
@@ -26,14 +25,25 @@ _EXPORTING_JOBS = {"DicomModalityStore", "OrthancPeerStore", "DicomWebStowClient
 
 
 class GuardedRoutes:
-    """The routes and what they do."""
+    """The routes and what they do.
+
+    Args:
+        outbound: the check.
+        dicomweb_root: as in Orthanc's configuration, without slashes around it.
+        dicomweb_servers: `DicomWeb.Servers` of Orthanc's configuration.
+        modalities_changed: called after a modality was added, changed or removed.
+    """
 
     def __init__(
-        self, outbound: Outbound, naming: Naming, dicomweb_root: str, modalities_changed: Callable[[], None]
+        self,
+        outbound: Outbound,
+        dicomweb_root: str,
+        dicomweb_servers: Mapping[str, Any],
+        modalities_changed: Callable[[], None],
     ) -> None:
         self._outbound = outbound
-        self._naming = naming
         self._dicomweb_root = dicomweb_root
+        self._dicomweb_servers = dicomweb_servers
         self._modalities_changed = modalities_changed
 
     def routes(self) -> list[tuple[str, str, Callable[[HttpRequest], Answer]]]:
@@ -51,10 +61,9 @@ class GuardedRoutes:
         ]
 
     def _store(self, request: HttpRequest, kind: Kind) -> Answer:
-        self._outbound.check_resources(
-            self._outbound.destination(kind, request.groups[0]), _resources(request.body), request.agent
-        )
-        return Answer(200, rest.post(request.uri, request.body))
+        resources, body = _resources(request.body)
+        self._outbound.check_resources(self._outbound.destination(kind, request.groups[0]), resources, request.agent)
+        return Answer(200, rest.post(request.uri, body))
 
     def _store_straight(self, request: HttpRequest, kind: Kind) -> Answer:
         destination = self._outbound.destination(kind, request.groups[0])
@@ -64,11 +73,18 @@ class GuardedRoutes:
 
     def _stow(self, request: HttpRequest) -> Answer:
         name = request.groups[0]
-        destination = self._outbound.destination(Kind.DICOMWEB, name)
-        self._outbound.check_resources(destination, _resources(request.body), request.agent)
-        return Answer(
-            200, rest.post_to_plugins(f"/{self._dicomweb_root}/servers/{STOW_ALIAS}{name}/stow", request.body)
-        )
+        resources, body = _resources(request.body)
+        self._outbound.check_resources(self._outbound.destination(Kind.DICOMWEB, name), resources, request.agent)
+        if name not in self._dicomweb_servers:
+            # The plugin does not give away the password of a server that was added by PUT.
+            raise RefusedError(
+                "runtime-server",
+                f"{name} is not under DicomWeb.Servers of Orthanc's configuration; images can be sent to it once it is",
+            )
+        alias = f"/{self._dicomweb_root}/servers/{quote(STOW_ALIAS + name)}"
+        # Each time: the plugin forgets it when it reads its configuration, which it does after we have started.
+        rest.put_to_plugins(alias, json.dumps(_long_form(self._dicomweb_servers[name])))
+        return Answer(200, rest.post_to_plugins(f"{alias}/stow", body))
 
     def _modality(self, request: HttpRequest) -> Answer:
         """Changing a modality must not open C-GET, which nothing checks, to a foreign system."""
@@ -115,34 +131,32 @@ class GuardedRoutes:
         )
 
 
-def alias_foreign_dicomweb_servers(outbound: Outbound, dicomweb_root: str, configured: dict[str, Any]) -> None:
-    """Tell the DICOMweb plugin a second name for every configured server; see `STOW_ALIAS`."""
-    for name, server in configured.items():
-        document = server if isinstance(server, dict) else _short_form(server)
-        rest.put_to_plugins(f"/{dicomweb_root}/servers/{quote(STOW_ALIAS + name)}", json.dumps(document))
+def _long_form(server: Any) -> dict[str, Any]:
+    """Return a server's configuration as an object, also one given as `["url", "user", "password"]`.
 
-
-def _short_form(server: Any) -> dict[str, Any]:
-    """Expand `["url", "user", "password"]` (Orthanc Book, DICOMweb plugin)."""
+    Source: Orthanc Book, DICOMweb plugin.
+    """
+    if isinstance(server, dict):
+        return server
     return dict(zip(("Url", "Username", "Password"), [server] if isinstance(server, str) else server, strict=False))
 
 
-def _resources(body: bytes) -> list[str]:
+def _resources(body: bytes) -> tuple[list[str], str]:
     """Return the Orthanc identifiers that a store request names (Orthanc Book, "Sending one resource").
+
+    The second value is the body to pass on: written anew, so that Orthanc cannot read something else in it than what
+    was checked (a member that is there twice, say).
 
     Raises:
         PeerDataError: it names none.
     """
     text = body.decode("utf-8", "replace").strip()
-    if text[:1] not in ("{", "[", '"'):
-        found: Any = [text]
-    else:
-        document = _parsed(body)
-        found = document.get("Resources", []) if isinstance(document, dict) else document
-        found = [found] if isinstance(found, str) else found
+    document: Any = _parsed(body) if text[:1] in ("{", "[", '"') else text
+    found = document.get("Resources", []) if isinstance(document, dict) else document
+    found = [found] if isinstance(found, str) else found
     if not isinstance(found, list) or not found or not all(isinstance(one, str) and one for one in found):
         raise PeerDataError("the body names no resource to send")
-    return found
+    return found, json.dumps(document)
 
 
 def _parsed(body: bytes) -> Any:

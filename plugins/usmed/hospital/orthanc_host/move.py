@@ -103,7 +103,7 @@ class DicomMove:
             studies = self._here_or_arriving(level, keys, originator)
             ids = [self._ids(level, keys, study) for study in studies]
             if not destination.own:
-                self._check_release(destination, studies, ids, originator)
+                self._check_release(destination, studies, originator)
         else:
             ids = self._for_stranger(destination, level, keys, originator)
         size = sum(count for _, count in ids)
@@ -152,19 +152,15 @@ class DicomMove:
             except rest.OrthancError as error:
                 log.info("job %s could not be cancelled: %s", move.job, error)
 
-    def _check_release(
-        self,
-        destination: Destination,
-        studies: list[str],
-        ids: list[tuple[Callable[[int], list[str]], int]],
-        originator: str,
-    ) -> None:
+    def _check_release(self, destination: Destination, studies: list[str], originator: str) -> None:
         """What leaves the hospital is decided on the whole of it, so it has to be here first."""
         for study in studies:
             if self._pulls.arriving(study) is not None:
                 self._pulls.wait(study, self._wait_s)
         try:
-            self._outbound.check_resources(destination, [one for ready, _ in ids for one in ready(0)], originator)
+            self._outbound.check_studies(
+                destination, [study for uid in studies for study in self._archive.study(uid)], originator
+            )
         except UsmedError as error:
             log.warning("C-MOVE to %s refused: %s", destination.name, error)
             raise orthanc.OrthancException(-1, str(error)) from error
@@ -178,13 +174,15 @@ class DicomMove:
         region is not asked for a stranger.
         """
         studies = [] if destination.own else self._here(level, keys)
-        ids = [self._ids(level, keys, uid) for uid in studies if self._pulls.arriving(uid) is None]
+        whole = [uid for uid in studies if self._pulls.arriving(uid) is None]
         try:
-            self._outbound.check_resources(destination, [one for ready, _ in ids for one in ready(0)], originator)
+            self._outbound.check_studies(
+                destination, [study for uid in whole for study in self._archive.study(uid)], originator
+            )
         except UsmedError as error:
             log.warning("C-MOVE to %s by %s is answered empty: %s", destination.name, originator, error)
             return []
-        return ids
+        return [self._ids(level, keys, uid) for uid in whole]
 
     def _submit(self, move: _Move) -> None:
         """Hand what is here to Orthanc's store job; wait for it to arrive if nothing more is."""
@@ -285,7 +283,11 @@ class DicomMove:
         if level is Level.STUDY and keys["AccessionNumber"]:
             query["AccessionNumber"] = keys["AccessionNumber"]
         query["StudyInstanceUID"] = uid
-        return [one.orthanc_id for one in self._archive.find(Query(Level.IMAGE, query))]
+        patient_id = keys["PatientID"]
+        found = self._archive.find(Query(Level.IMAGE, query, ("PatientID",) if patient_id else ()))
+        # By mistake two patients can share a UID; a guest copy may be filed under another of the person's numbers.
+        exact = [one for one in found if _is_one_of(one.tags.get("PatientID"), patient_id)]
+        return [one.orthanc_id for one in exact or found]
 
     def _is_of_patient(self, uid: str, patient_id: str) -> bool:
         """Tell whether a study here is of the patient that the request names, by any of the person's numbers."""

@@ -87,10 +87,10 @@ def _spliced(dicom: bytes, filing: Filing) -> bytes:
         PeerDataError: as `file_under`.
         UnusualError: it needs a parser.
     """
-    found = find_elements(dicom, _CHANGING)
     # Padding behind a value is none of it; a space before it makes another patient for Orthanc.
-    if found.text(_CHANGING.index(_PATIENT_ID)).rstrip(" \0") == filing.patient_id:
+    if find_elements(dicom, [_PATIENT_ID]).text(0).rstrip(" \0") == filing.patient_id:
         return dicom
+    found = find_elements(dicom, _CHANGING)
     old = tuple(dicom[place.start : place.end] for place in found.places)
     pieces = []
     position = 0

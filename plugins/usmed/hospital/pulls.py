@@ -122,8 +122,8 @@ class Pulls:
                 time.sleep(0.01)
                 continue
             with progress.changed:
-                if not progress.done:
-                    progress.changed.wait(min(1.0, max(0.0, end - time.monotonic())))
+                # The row is read again only when the pull has ended, not with each of its instances.
+                progress.changed.wait_for(lambda: progress.done, max(0.0, end - time.monotonic()))  # noqa: B023
 
     def progress(self, study_instance_uid: str) -> Progress | None:
         """Return the pull that runs now for this study."""

@@ -51,6 +51,7 @@ class Progress:
     verified: bytearray = field(default_factory=bytearray)
     received_bytes: int = 0
     started: float = 0.0
+    saved: float = 0.0
     changed: threading.Condition = field(default_factory=threading.Condition)
     done: bool = False
 
@@ -254,12 +255,12 @@ class Transfer:
             "instances": [[index, manifest.entries[index].sop_instance_uid] for index in indexes],
         }
         with self._client.stream(row.source, INSTANCES_PATH, document, idle_s=self._idle_s) as read:
-            saved = time.monotonic()
             try:
                 for index, dicom in read_frames(read, manifest.entries, indexes):
                     self._store_instance(progress, manifest, filing, index, dicom)
-                    if time.monotonic() - saved > SAVE_EVERY_S:
-                        saved = time.monotonic()
+                    if time.monotonic() - progress.saved > SAVE_EVERY_S:
+                        # One of the streams does it for all.
+                        progress.saved = time.monotonic()
                         self._save(progress)
                     if self._stopping:
                         raise TransportError("this node is stopping")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,10 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "scripts" / "lib"))
+
+from sample_data.persons import STUDIES  # noqa: E402
+
 INSTALL = (REPOSITORY / "docs" / "how-to" / "install.md").read_text(encoding="utf-8")
 COMPOSE_FILES = sorted((REPOSITORY / "docker").glob("compose.*.yaml"))
 
@@ -77,6 +82,15 @@ def test_services_run_with_few_rights_and_without_secrets(file: Path) -> None:
             assert port.startswith(
                 ("127.0.0.1:", "${USMED_LAN_ADDRESS:-127.0.0.1}:", "${USMED_REGION_ADDRESS:-127.0.0.1}:")
             )
+
+
+def test_the_patient_to_try_is_in_the_sample_data() -> None:
+    """What scripts/demo tells people to look up is a patient of the sample region."""
+    demo = (REPOSITORY / "scripts" / "demo").read_text(encoding="utf-8")
+    told = set(re.findall(r"PatientID=(\w+)", demo)) | set(re.findall(r"--patient [A-Z-]+:(\w+)", demo))
+    numbers = {number for study in STUDIES for _, number in study.identifiers}
+    assert told
+    assert told <= numbers
 
 
 def test_no_key_can_enter_the_image() -> None:

@@ -33,10 +33,11 @@ class RegionPanel:
     """Builds the panel's content as JSON.
 
     Every panel is `{"hospital", "permission", "starting", "notice", "message", "studies": [...], "missing": {hospital's
-    name: reason}, "hub"}`. `starting`: some studies that are remote now may be on their way a moment later. `permission` is false when the region shows nothing, which does not tell whether there is
-    anything; `notice` is the reason (`Notice`), `message` the same in words, empty when only those who did not answer
-    could tell. `hub` is empty, or why the regional hub was not asked. A study is `{"StudyInstanceUID", "StudyDate",
-    "StudyDescription", "ModalitiesInStudy", "Instances", "Holder", "OrthancStudy", "State", "Arrived", "Reason"}`;
+    name: reason}, "hub"}`. `starting`: some studies that are remote now may be on their way a moment later.
+    `permission` is false when the region shows nothing, which does not tell whether there is anything; `notice` is
+    the reason (`Notice`), `message` the same in words, empty when only those who did not answer could tell. `hub` is
+    empty, or why the regional hub was not asked. A study is `{"StudyInstanceUID", "StudyDate", "StudyDescription",
+    "ModalitiesInStudy", "Instances", "Holder", "OrthancStudy", "State", "Arrived", "Reason"}`;
     `State` is here, arriving, waiting, refused, failed or remote.
     """
 

@@ -31,7 +31,17 @@ POLL_S = 0.002
 JOB_PRIORITY = 10
 """Above Orthanc's default of 0: somebody waits for a C-MOVE."""
 
+BATCH = 100
+"""Instances in one store job, which says in per cent how far it is: of up to so many it says it exactly."""
+
 _KEYS = ("PatientID", "AccessionNumber", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+_UNIQUE = {
+    Level.IMAGE: ("SOPInstanceUID",),
+    Level.SERIES: ("SeriesInstanceUID",),
+    Level.STUDY: ("StudyInstanceUID", "AccessionNumber"),
+    Level.PATIENT: ("PatientID",),
+}
+"""What a request has to name at each level (PS3.4 C.4.2.2.1); Orthanc takes the accession number too."""
 
 
 @dataclass
@@ -41,7 +51,7 @@ class _Move:
     Attributes:
         ready: gives the Orthanc identifiers of what is here, in order, from a position on.
         asked: sub-operations that Orthanc has asked for.
-        submitted: instances handed to a store job so far.
+        submitted: instances handed to a store job so far, or given up.
         delivered: instances that are known to have arrived at the destination.
         job, job_size: the store job that runs, if one does.
         earlier: instances that earlier jobs delivered.
@@ -96,8 +106,8 @@ class DicomMove:
         target = _modality_of(target_aet)
         if target is None:
             raise orthanc.OrthancException(17, f"C-MOVE to the unknown destination {target_aet}")
-        level = Level.IMAGE if request["Level"] == "INSTANCE" else Level(request["Level"])
         keys = {name: str(request.get(name) or "") for name in _KEYS}
+        level = _level(str(request["Level"]), keys)
         destination = self._outbound.destination(Kind.MODALITY, target)
         if self._is_own(originator):
             studies = self._here_or_arriving(level, keys, originator)
@@ -107,6 +117,9 @@ class DicomMove:
         else:
             ids = self._for_stranger(destination, level, keys, originator)
         size = sum(count for _, count in ids)
+        if not size:
+            # Orthanc would call it a success, with one sub-operation.
+            raise orthanc.OrthancException(17, "C-MOVE of nothing that is here")
 
         def ready(start: int) -> list[str]:
             everything = [one for source, _ in ids for one in source(0)]
@@ -121,9 +134,8 @@ class DicomMove:
     def apply(self, move: _Move) -> int:
         """Do one sub-operation.
 
-        A store job says how many instances failed, not which, and an error here ends the whole C-MOVE (the Python
-        plugin 7.1 ignores what is returned). So what went is counted first, and what did not is told at the end, when
-        everything that can be sent has been.
+        An error here ends the whole C-MOVE (the Python plugin 7.1 ignores what is returned). So what went is counted
+        first, and what did not is told at the end, when everything that can be sent has been.
 
         Raises:
             OrthancException: fewer instances went than were asked for; Orthanc answers a warning status.
@@ -170,8 +182,7 @@ class DicomMove:
     ) -> list[tuple[Callable[[int], list[str]], int]]:
         """Return what a system outside the hospital may have sent: to a foreign destination, with consent.
 
-        Everything else is as if there were no such study: a failure, or a count, would tell that there is one. The
-        region is not asked for a stranger.
+        Everything else is as if there were no such study. The region is not asked for a stranger.
         """
         studies = [] if destination.own else self._here(level, keys)
         whole = [uid for uid in studies if self._pulls.arriving(uid) is None]
@@ -187,7 +198,7 @@ class DicomMove:
     def _submit(self, move: _Move) -> None:
         """Hand what is here to Orthanc's store job; wait for it to arrive if nothing more is."""
         end = time.monotonic() + self._wait_s
-        while not (batch := move.ready(move.submitted)):
+        while not (batch := move.ready(move.submitted)[:BATCH]):
             if time.monotonic() > end:
                 raise RefusedError("late", f"the study did not arrive within {self._wait_s:g} s")
             time.sleep(0.02)
@@ -196,7 +207,8 @@ class DicomMove:
             {
                 "Resources": batch,
                 "Asynchronous": True,
-                "Permissive": True,
+                # A permissive job of Orthanc 1.13 counts as sent what the destination refused, even one that is off.
+                "Permissive": False,
                 "Priority": JOB_PRIORITY,
                 "MoveOriginatorAet": move.originator,
                 "MoveOriginatorID": move.message_id,
@@ -206,18 +218,21 @@ class DicomMove:
         move.submitted += len(batch)
 
     def _follow_job(self, move: _Move) -> None:
-        """Take note of how far the job is."""
+        """Take note of how far the job is; after a failure go on behind the instance that was not taken."""
         job = rest.get_json(f"/jobs/{move.job}")
-        failed = int(job["Content"].get("FailedInstancesCount", 0))
-        if job["State"] in ("Success", "Failure"):
-            went = move.job_size - failed if job["State"] == "Success" or failed else 0
-            move.earlier += went
-            move.delivered, move.job = move.earlier, ""
+        position = move.job_size if job["State"] == "Success" else round(job["Progress"] * move.job_size / 100)
+        if job["State"] not in ("Success", "Failure"):
+            if move.earlier + position <= move.delivered:
+                time.sleep(POLL_S)
+            move.delivered = max(move.delivered, move.earlier + position)
             return
-        went = job["Progress"] * move.job_size // 100 - failed
-        if move.earlier + went <= move.delivered:
-            time.sleep(POLL_S)
-        move.delivered = max(move.delivered, move.earlier + went)
+        move.earlier += position
+        move.delivered, move.job = move.earlier, ""
+        if job["State"] == "Failure":
+            log.warning("C-MOVE: %s did not take an instance: %s", move.target, job.get("ErrorDetails", ""))
+            # Where nobody answers, each further instance would be another wait for nothing.
+            gone = "connecting to" in str(job.get("ErrorDetails", ""))
+            move.submitted = move.size if gone else move.submitted - (move.job_size - position - 1)
 
     def _here_or_arriving(self, level: Level, keys: dict[str, str], agent: str) -> list[str]:
         """Return the Study Instance UIDs that the request is about, after having asked for those that are elsewhere."""
@@ -337,6 +352,23 @@ class DicomMove:
 def _is_one_of(value: Any, wanted: str) -> bool:
     """Tell whether a value is the wanted one, or in the wanted list; padding does not count (PS3.5 §6.2)."""
     return not wanted or str(value or "").strip(" ") in (one.strip(" ") for one in wanted.split("\\"))
+
+
+def _level(text: str, keys: dict[str, str]) -> Level:
+    """Return the Query/Retrieve Level; of a request without one, the lowest that it names something of.
+
+    Raises:
+        OrthancException: nothing is named at the level: the whole archive is no answer.
+    """
+    if text in ("PATIENT", "STUDY", "SERIES", "IMAGE", "INSTANCE"):
+        level = Level.IMAGE if text == "INSTANCE" else Level(text)
+        if any(keys[name].strip(" ") for name in _UNIQUE[level]):
+            return level
+    else:
+        for level, names in _UNIQUE.items():
+            if any(keys[name].strip(" ") for name in names):
+                return level
+    raise orthanc.OrthancException(8, "C-MOVE that names nothing at its level")
 
 
 def _modality_of(aet: str) -> str | None:

@@ -5,6 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from usmed.hospital.orthanc_host.entry import start
+from usmed.hospital.orthanc_host.version import check_version
+
+check_version()
+
+from usmed.hospital.orthanc_host.entry import start  # noqa: E402 - what it imports an old Orthanc need not have
 
 start()

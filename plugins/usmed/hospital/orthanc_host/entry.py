@@ -12,7 +12,7 @@ from typing import Any
 
 import orthanc
 
-from usmed.domain.errors import ConfigurationError, UsmedError
+from usmed.domain.errors import UsmedError
 from usmed.hospital.orthanc_host import http
 from usmed.hospital.orthanc_host.archive import OrthancArchive
 from usmed.hospital.orthanc_host.dicom_find import DicomFind
@@ -30,7 +30,6 @@ from usmed.hospital.wiring import Node, create_node
 
 log = logging.getLogger(__name__)
 
-OLDEST_ORTHANC = (1, 12, 11)
 SWITCH_S = 0.0005
 
 
@@ -38,7 +37,7 @@ def start() -> None:
     """Register everything.
 
     Raises:
-        ConfigurationError: a setting is wrong, or Orthanc is too old. Orthanc then does not start.
+        ConfigurationError: a setting is wrong. Orthanc then does not start.
     """
     # Embedded, Python leaves this signal alone, and a peer that hangs up would end the whole Orthanc.
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
@@ -48,7 +47,6 @@ def start() -> None:
     # A request must not wait 5 ms, Python's default, for a background thread that computes.
     sys.setswitchinterval(SWITCH_S)
     forward_logs()
-    check_version()
     configuration = json.loads(orthanc.GetConfiguration())
     settings = read_settings(configuration, "Orthanc's configuration")
     # Orthanc reads a relative path from the folder of its configuration, and makes the folder only after us.
@@ -61,22 +59,6 @@ def start() -> None:
     archive = OrthancArchive(matching)
     node = create_node(settings, archive, storage)
     _register(node, archive, matching, configuration)
-
-
-def check_version() -> None:
-    """Refuse an Orthanc whose known faults mix up patients.
-
-    Raises:
-        ConfigurationError: older than 1.12.11.
-    """
-    if not orthanc.CheckVersionAdvanced(*OLDEST_ORTHANC):
-        raise ConfigurationError(
-            "Orthanc",
-            [
-                "is older than 1.12.11. Older versions take the patient numbers 1234, _1234 and %1234 for one patient"
-                " and have known security holes; please upgrade Orthanc, then start again"
-            ],
-        )
 
 
 def _register(node: Node, archive: OrthancArchive, matching: Matching, configuration: Mapping[str, Any]) -> None:

@@ -303,7 +303,7 @@
         transfers.forEach(take);
         // The last of them may have opened another page.
         if (visit === mine) {
-          if (transfers.some((one) => one.State === 'complete')) {
+          if (moving.some((uid) => known[uid].State === 'here')) {
             arrived();
           }
           next(false);
@@ -630,7 +630,7 @@
     line.find('h3').first().after(mark);
     line.attr('data-study', uid);
     // The number of series that have come so far, or none, would read as if it were all.
-    const count = line.find('.ui-li-count').toggle(!remote && !partial);
+    const count = line.find('.ui-li-count');
     view(uid, mark, (now) => {
       fill(mark, markOf(now));
       line.toggleClass('usmed-remote', now.State === 'remote' || now.State === 'requested');

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
 
-import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -220,6 +219,8 @@ def _check_idle(connection: Any, record: ConnectionPoolEntry, _proxy: object) ->
     """A restarted PostgreSQL leaves dead connections in the pool; asking each time would cost a round trip."""
     if time.monotonic() - record.info.get("used_at", time.monotonic()) < IDLE_S:
         return
+    import psycopg  # Here, because on SQLite nobody needs its 8 MB.
+
     try:
         connection.autocommit = True
         connection.execute("")

@@ -250,7 +250,9 @@ class DicomMove:
         if keys["StudyInstanceUID"]:
             return [uid for uid in keys["StudyInstanceUID"].split("\\") if uid]
         query = {name: value for name, value in keys.items() if value}
-        found = self._archive.find(Query(level, query, ("StudyInstanceUID", "PatientID", "AccessionNumber")))
+        # A patient has several studies, and Orthanc would name one of them.
+        below = Level.STUDY if level is Level.PATIENT else level
+        found = self._archive.find(Query(below, query, ("StudyInstanceUID", "PatientID", "AccessionNumber")))
         # A C-MOVE has no wild cards (PS3.4 C.4.2.1.4): a number with * or ? in it is that one number.
         return list(
             dict.fromkeys(

@@ -5,7 +5,6 @@ import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from e2e.studies import NATIONAL_ISSUER, Patient, Study, national_number
 from simulators.cutting_proxy import CuttingProxy, bad_line
 from support.region import AUTH, Hospital, Hub, Region, eventually, permit
+from usmed.hospital.orthanc_host.explorer import explorer_script
 
 NASTY = "RM <script>document.title='owned'</script>\"'&amp;"
 NASTY_HOSPITAL = "Spitalul <b>Clinic</b> „Sf. Spiridon” 'Iași' & fiii"
@@ -398,7 +398,7 @@ def test_a_node_without_a_region_shows_its_own_pages_as_ever(world: World, brows
             alone.store(file)
         browser.open(alone, "find-patients")
         # It is never loaded here; if it were, it would find nothing to say.
-        script = files("usmed.hospital.orthanc_host").joinpath("explorer.js").read_text("utf-8")
+        script = explorer_script()
         browser.driver.execute_script(script)
         browser.click("#all-patients a")
         eventually(lambda: "CT control" in browser.text("#list-studies"), what="the patient's page")

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from usmed.domain.errors import UsmedError
 from usmed.hospital.orthanc_host import http
 from usmed.hospital.orthanc_host.archive import OrthancArchive
 from usmed.hospital.orthanc_host.dicom_find import DicomFind
+from usmed.hospital.orthanc_host.explorer import explorer_script
 from usmed.hospital.orthanc_host.guarded_routes import STOW_ALIAS, GuardedRoutes
 from usmed.hospital.orthanc_host.http_filter import HttpFilter
 from usmed.hospital.orthanc_host.logs import forward_logs
@@ -119,7 +119,7 @@ def _register(node: Node, archive: OrthancArchive, matching: Matching, configura
         return http_filter.admit(uri, request.get("get", {}), http.user_of(request.get("headers", {})))
 
     orthanc.RegisterIncomingHttpRequestFilter(filter_request)
-    orthanc.ExtendOrthancExplorer(files(__package__).joinpath("explorer.js").read_text("utf-8"))
+    orthanc.ExtendOrthancExplorer(explorer_script())
     orthanc.RegisterOnChangeCallback(_Changes(node))
 
 

@@ -1,0 +1,67 @@
+"""`python3 -m bench`: what `scripts/bench` runs inside the test image."""
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench import dicom, federation, memory
+from bench.measure import Report, say
+from bench.nodes import BenchError
+
+MEASURES = {
+    "intake": dicom.intake,
+    "find": dicom.find,
+    "move": dicom.move,
+    "lookup": federation.lookup,
+    "pull": federation.pull,
+    "small": federation.small,
+    "memory": memory.memory,
+}
+RUNS = {"intake": 5, "find": 7, "move": 5, "lookup": 5, "pull": 3, "small": 1, "memory": 3}
+"""Rounds when none are asked for: all of it in a quarter of an hour on two cores."""
+
+
+def main() -> int:
+    """Measure, print the table, return 1 if a limit is missed."""
+    parser = argparse.ArgumentParser(prog="scripts/bench")
+    parser.add_argument("measures", nargs="*", metavar="MEASURE", choices=[*MEASURES, "all", []])
+    parser.add_argument("--runs", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=None)
+    options = parser.parse_args()
+    chosen = [*MEASURES] if not options.measures or "all" in options.measures else list(dict.fromkeys(options.measures))
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="bench-"))
+    report = Report()
+    say(f"{os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f} before it begins")
+    started = time.monotonic()
+    try:
+        for name in chosen:
+            at = time.monotonic()
+            say(f"\n== {name}")
+            MEASURES[name](folder / name, report, options.runs or RUNS[name])
+            say(f"  ({time.monotonic() - at:.0f} s)")
+            shutil.rmtree(folder / name, ignore_errors=True)
+    except BenchError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 2
+    finally:
+        if options.folder is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    say(f"\n{report.table()}\n")
+    load = os.getloadavg()[0]
+    say(
+        f"{time.monotonic() - started:.0f} s; load {load:.1f} at the end. Ratio: median over the rounds;"
+        " spread: lowest … highest."
+    )
+    if report.missed:
+        say(f"MISSED: {'; '.join(report.missed)}")
+        return 1
+    say("Every limit is met.")
+    return 0
+
+
+sys.exit(main())

@@ -12,7 +12,7 @@ from usmed.domain.fhir_consent import consent_from_fhir
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.region import HUB
 from usmed.hospital.circuit import Circuit
-from usmed.hospital.identities import HUB_DEADLINE_S, Poster
+from usmed.hospital.identities import Poster
 from usmed.hospital.store import AnswerCache
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ class Consents:
     Args:
         fresh_s: how old an answer may be before the hub is asked again.
         maximum_age_s: how old it may be when the hub does not answer.
+        deadline_s: how long the hub may take.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Consents:
         clock: Callable[[], datetime],
         fresh_s: float,
         maximum_age_s: float,
+        deadline_s: float,
     ) -> None:
         self._client = client
         self._cache = cache
@@ -49,6 +51,7 @@ class Consents:
         self._clock = clock
         self._fresh = timedelta(seconds=fresh_s)
         self._maximum_age = timedelta(seconds=maximum_age_s)
+        self._deadline_s = deadline_s
         self._lock = threading.Lock()
         self._memory: dict[PatientIdentifier, tuple[datetime, tuple[Consent, ...]]] = {}
 
@@ -108,7 +111,7 @@ class Consents:
                 HUB,
                 "/v1/consents/for",
                 {"identifiers": [{"issuer": identifier.issuer, "value": identifier.value}]},
-                deadline_s=HUB_DEADLINE_S,
+                deadline_s=self._deadline_s,
             )
             consents = answer["consents"]
         except (TransportError, PeerDataError) as error:

@@ -18,7 +18,6 @@ from usmed.hospital.store import AnswerCache
 
 log = logging.getLogger(__name__)
 
-HUB_DEADLINE_S = 0.6
 UNKNOWN_SECONDS = 3
 """How long "no such patient" is believed: a consent given at the desk must show at the next look."""
 
@@ -64,6 +63,7 @@ class Identities:
         circuit: Circuit,
         clock: Callable[[], datetime],
         fresh_s: float,
+        deadline_s: float,
     ) -> None:
         self._hospital = hospital
         self._region = region
@@ -72,6 +72,7 @@ class Identities:
         self._circuit = circuit
         self._clock = clock
         self._fresh = timedelta(seconds=fresh_s)
+        self._deadline_s = deadline_s
         self._lock = threading.Lock()
         self._memory: dict[str, tuple[datetime, Resolution]] = {}
 
@@ -109,7 +110,7 @@ class Identities:
 
     def _try(self, selector: Selector) -> None:
         try:
-            self._learn(selector, HUB_DEADLINE_S)
+            self._learn(selector, self._deadline_s)
         except UsmedError as error:
             log.info("the hub is still away: %s", error)
 
@@ -128,7 +129,7 @@ class Identities:
                 HUB,
                 "/v1/resolve",
                 {**selector.to_json(), "purpose": Purpose.TREAT.value},
-                deadline_s=min(deadline_s, HUB_DEADLINE_S),
+                deadline_s=min(deadline_s, self._deadline_s),
             )
             resolution = self._read(answer)
         except RefusedError:

@@ -40,6 +40,9 @@ from usmed.platform.storage import Database, open_database
 
 log = logging.getLogger(__name__)
 
+HUB_SHARE = 0.4
+"""What the hub may take of a lookup's deadline; the rest is for the hospitals."""
+
 
 @dataclass(frozen=True)
 class Node:
@@ -123,6 +126,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         clock=utc_now,
         fresh_s=settings.Hub.ConsentSeconds,
         maximum_age_s=settings.Hub.ConsentMaximumAgeSeconds,
+        deadline_s=HUB_SHARE * settings.Lookup.DeadlineSeconds,
     )
     identities = Identities(
         hospital=own.id,
@@ -132,6 +136,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         circuit=hub_circuit,
         clock=utc_now,
         fresh_s=settings.Lookup.IdentitySeconds,
+        deadline_s=HUB_SHARE * settings.Lookup.DeadlineSeconds,
     )
     lookup = FederatedLookup(
         hospital=own.id,

@@ -9,9 +9,9 @@ from usmed.hospital.orthanc_host.version import check_version
 
 check_version()
 
-from usmed.hospital.orthanc_host.lean import import_pydicom  # noqa: E402
+from usmed.hospital.orthanc_host.lean import import_lean  # noqa: E402
 
-import_pydicom()
+import_lean()
 
 from usmed.hospital.orthanc_host.entry import start  # noqa: E402 - what it imports an old Orthanc need not have
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.pull import UNFINISHED, Event, State, follow
@@ -72,7 +71,6 @@ class PullStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._insert = _insert_of(database)
 
     def get(self, study_instance_uid: str) -> PullRow | None:
         """Return the pull of a study, if there was ever one."""
@@ -129,7 +127,7 @@ class PullStore:
                 "identifiers": _identifiers_text(identifiers),
                 "due": second,
             }
-            new = self._insert(_pull).values(
+            new = self._database.insert(_pull).values(
                 study_instance_uid=study_instance_uid,
                 state=str(State.QUEUED),
                 requested_by=requested_by,
@@ -191,7 +189,6 @@ class AnswerCache:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._insert = _insert_of(database)
 
     def load_resolution(self, selector: str) -> tuple[Any, datetime] | None:
         """Return the last resolution of a selector and its age."""
@@ -216,13 +213,9 @@ class AnswerCache:
 
     def _save(self, table: sa.TableClause, column: str, key: str, content: Any, now: datetime) -> None:
         values = {"content": json.dumps(content), "as_of": int(now.timestamp())}
-        insert = self._insert(table).values(**{column: key}, **values)
+        insert = self._database.insert(table).values(**{column: key}, **values)
         with self._database.write() as connection:
             connection.execute(insert.on_conflict_do_update(index_elements=[column], set_=values))
-
-
-def _insert_of(database: Database) -> Any:
-    return postgresql.insert if database.is_postgresql else sqlite.insert
 
 
 def _row(mapping: Mapping[str, Any]) -> PullRow:

@@ -3,7 +3,6 @@
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from usmed.domain.request_signature import CLOCK_TOLERANCE
 from usmed.platform.storage import Database
@@ -19,9 +18,8 @@ class NonceStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        insert = postgresql.insert if database.is_postgresql else sqlite.insert
         # Made once: SQLAlchemy recognises a statement by its identity much faster than by its content.
-        self._accept = insert(_nonce).on_conflict_do_nothing().returning(_nonce.c.jti)
+        self._accept = database.insert(_nonce).on_conflict_do_nothing().returning(_nonce.c.jti)
         self._pruned_at: datetime | None = None
 
     def accept(self, sender: str, jti: str, issued: datetime, now: datetime) -> bool:

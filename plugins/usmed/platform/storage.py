@@ -17,7 +17,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, TableClause, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -52,6 +52,14 @@ class Database:
     def is_postgresql(self) -> bool:
         """Tell whether this is PostgreSQL rather than SQLite."""
         return self._engine.dialect.name == "postgresql"
+
+    def insert(self, table: TableClause) -> Any:
+        """Return the engine's own INSERT, which knows ON CONFLICT. Each is loaded only where it is used."""
+        if self.is_postgresql:
+            from sqlalchemy.dialects.postgresql import insert
+        else:
+            from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
+        return insert(table)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

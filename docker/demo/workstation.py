@@ -15,6 +15,8 @@ from pydicom.dataset import Dataset
 from region import Hospital
 
 DICOM_PORT = "4242"
+ARRIVING = "usmed-arriving"
+"""The label of a study of which only a part is here."""
 
 
 class UnexpectedError(Exception):
@@ -121,8 +123,10 @@ def files_of(hospital: Hospital, study: str) -> dict[str, str]:
 
 
 def local_studies(hospital: Hospital) -> set[str]:
-    """Return the studies in the hospital's own archive."""
-    return {study["MainDicomTags"]["StudyInstanceUID"] for study in get(hospital, "/studies?expand").json()}
+    """Return the studies that are whole in the hospital's own archive."""
+    studies = get(hospital, "/studies?expand").json()
+    whole = [study for study in studies if ARRIVING not in study["Labels"]]
+    return {study["MainDicomTags"]["StudyInstanceUID"] for study in whole}
 
 
 def objects_of(hospital: Hospital, study: str) -> dict[str, Dataset]:

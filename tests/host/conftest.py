@@ -14,7 +14,7 @@ import requests
 from pydicom import Dataset, dcmread
 
 from host.archive_data import STUDIES, instances
-from support.region import Hospital, Hub, eventually, free_port, running_region
+from support.region import Hospital, Hub, Process, eventually, free_port, running_region
 
 WORKSTATION = "WS"
 """AE title of the workstation that looks up and fetches; it belongs to the hospital."""
@@ -71,11 +71,27 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 
 @pytest.fixture(scope="module")
-def limited_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """Start the two with limits on what a lookup lists, and with names that match with their case."""
-    limits = {"LimitFindResults": 2, "LimitFindInstances": 3, "CaseSensitivePN": True}
-    with running_pair(tmp_path_factory.mktemp("limited"), limits) as pair:
+def other_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Start the two with names that match with their case, and with Orthanc's default encoding."""
+    with running_pair(tmp_path_factory.mktemp("other"), {"CaseSensitivePN": True, "DefaultEncoding": "Latin1"}) as pair:
         yield pair
+
+
+@contextmanager
+def storage_scp(aet: str, port: int, folder: Path, *options: str) -> Iterator[Path]:
+    """Run DCMTK's storage SCP; give the folder that it fills."""
+    folder.mkdir()
+    process = Process(
+        ["storescp", "-aet", aet, "--output-directory", str(folder), *options, str(port)],
+        folder.with_suffix(".log"), {}, folder,
+    )  # fmt: skip
+    process.start()
+    echo = ["echoscu", "127.0.0.1", str(port)]
+    try:
+        eventually(lambda: subprocess.run(echo, capture_output=True, check=False).returncode == 0, 10, "storescp")
+        yield folder
+    finally:
+        process.stop()
 
 
 @dataclass(frozen=True)

@@ -204,18 +204,12 @@ def test_what_differs_on_purpose(pair: Pair, find: Callable[..., Found]) -> None
     assert find(pair.node, "STUDY", "RetrieveAETitle=ELSEWHERE", "PatientID=1234").answers == []
 
 
-def test_limits_and_names_with_their_case(limited_pair: Pair, find: Callable[..., Found]) -> None:
-    """LimitFindResults, LimitFindInstances and CaseSensitivePN."""
-    for level, keys in (
-        ("PATIENT", ("PatientID",)),
-        ("STUDY", ("StudyInstanceUID",)),
-        ("STUDY", ("PatientID=1234", "StudyInstanceUID")),
-        ("STUDY", ("PatientID=P-1", "StudyInstanceUID")),
-        ("IMAGE", (f"StudyInstanceUID={uid(1)}", "SOPInstanceUID")),
-        ("IMAGE", (f"StudyInstanceUID={uid(8)}", "SOPInstanceUID")),
-    ):
-        plain, node = (find(one, level, *keys) for one in limited_pair)
-        # Which of the matches are left out is not promised; how many, and that some are, is.
-        assert (node.status, len(node.answers)) == (plain.status, len(plain.answers))
+def test_other_settings_of_orthanc(other_pair: Pair, find: Callable[..., Found]) -> None:
+    """CaseSensitivePN and DefaultEncoding."""
     for name in ("Popescu^Ana", "popescu^ana", "POPESCU^ANA", "popescu*", "Popescu^D*"):
-        same(*(find(one, "STUDY", f"PatientName={name}", "PatientID") for one in limited_pair))
+        same(*(find(one, "STUDY", f"PatientName={name}", "PatientID") for one in other_pair))
+    for number in ("1234", "Müller-1", "ID 77", "AB-12"):
+        key = b"PatientID=" + number.encode("latin-1")
+        plain, node = (find(one, "STUDY", key, "PatientName", "StudyDescription") for one in other_pair)
+        same(plain, node)
+        assert node.answers[0]["(0008,0005)"] == ("CS", "'ISO_IR 100'")

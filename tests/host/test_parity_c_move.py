@@ -4,7 +4,6 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import pytest
 from pydicom import dcmread
 
 from host.archive_data import STUDIES, uid
-from host.conftest import WORKSTATION, Pair
-from support.region import Hospital, Process, eventually
+from host.conftest import WORKSTATION, Pair, storage_scp
+from support.region import Hospital
 
 COUNTS = ("Remaining", "Completed", "Failed", "Warning")
 
@@ -25,23 +24,6 @@ class Moved:
     status: str
     counts: tuple[str, ...]
     received: list[str]
-
-
-@contextmanager
-def storage_scp(aet: str, port: int, folder: Path, *options: str) -> Iterator[Path]:
-    """Run a storage SCP; give the folder that it fills."""
-    folder.mkdir()
-    process = Process(
-        ["storescp", "-aet", aet, "--output-directory", str(folder), *options, str(port)],
-        folder.with_suffix(".log"), {}, folder,
-    )  # fmt: skip
-    process.start()
-    echo = ["echoscu", "127.0.0.1", str(port)]
-    try:
-        eventually(lambda: subprocess.run(echo, capture_output=True, check=False).returncode == 0, 10, "storescp")
-        yield folder
-    finally:
-        process.stop()
 
 
 @pytest.fixture(scope="module")

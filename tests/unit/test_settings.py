@@ -32,6 +32,7 @@ def federated(tmp_path: Path) -> Json:
             },
             "Own": {"Modalities": ["ct"]},
         },
+        "Plugins": ["/p/libOrthancGdcm.so", "/p/libOrthancPython.so", "/p/libOrthancDicomWeb.so"],
     }
 
 
@@ -97,6 +98,11 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("Usmed.Foreign", {"Peers": {"x": 1}}, "Usmed.Foreign.Peers: must be an object of text"),
     ("Usmed.Foreign", {"Modalities": {"ct": "regional"}}, "Usmed.Foreign.Modalities.ct: is also in"),
     # settings of Orthanc's own that would open a way around consent
+    ("LimitFindResults", 100, "LimitFindResults: must be 0"),
+    ("LimitFindInstances", 1, "LimitFindInstances: must be 0"),
+    ("Plugins", ["/"], "Plugins: must name files, libOrthancPython.so before libOrthancDicomWeb.so"),
+    ("Plugins", ["/p/libOrthancDicomWeb.so", "/p/libOrthancPython.so"], "Plugins: must name files"),
+    ("Plugins", ["/p/libOrthancGdcm.so", "/p/libOrthancDicomWeb.so"], "Plugins: must name files"),
     ("DicomAlwaysAllowGet", True, "DicomAlwaysAllowGet: must be false"),
     ("ExecuteLuaEnabled", True, "ExecuteLuaEnabled: must be false"),
     ("RestApiWriteToFileSystemEnabled", True, "RestApiWriteToFileSystemEnabled: must be false"),

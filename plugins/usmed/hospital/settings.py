@@ -226,6 +226,12 @@ def _check_orthanc(settings: Settings, configuration: Mapping[str, Any], problem
         problems.append("ExecuteLuaEnabled: must be false: a script could send images past the consent check")
     if configuration.get("RestApiWriteToFileSystemEnabled"):
         problems.append("RestApiWriteToFileSystemEnabled: must be false: exports would pass no consent check")
+    problems += [
+        f"{name}: must be 0: it would cut what is moved, announced to the region and sent to it, not only lists"
+        for name in ("LimitFindResults", "LimitFindInstances")
+        if configuration.get(name)
+    ]
+    problems += _plugin_order(configuration.get("Plugins", []))
     for name, modality in configuration.get("DicomModalities", {}).items():
         if name not in settings.Own.Modalities and modality_allows_get(modality):
             problems.append(
@@ -236,6 +242,20 @@ def _check_orthanc(settings: Settings, configuration: Mapping[str, Any], problem
         for name in getattr(settings.Own, kind):
             if name in getattr(settings.Foreign, kind):
                 problems.append(f"{SECTION}.Foreign.{kind}.{name}: is also in {SECTION}.Own.{kind}")
+
+
+def _plugin_order(plugins: Any) -> list[str]:
+    """Of two plugins that want one address Orthanc asks the one it loaded first; of a folder the order is anybody's."""
+    listed = [Path(one) for one in plugins if isinstance(one, str)] if isinstance(plugins, list) else []
+    names = [one.name for one in listed]
+    python = next((n for n, name in enumerate(names) if "Python" in name), len(names))
+    early = [name for name in names[:python] if "DicomWeb" in name]
+    if not early and not any(one.is_dir() for one in listed):
+        return []
+    return [
+        "Plugins: must name files, libOrthancPython.so before libOrthancDicomWeb.so: otherwise DICOMweb requests pass"
+        " no consent check"
+    ]
 
 
 def modality_allows_get(modality: Any) -> bool:

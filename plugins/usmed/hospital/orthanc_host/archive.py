@@ -40,7 +40,7 @@ class OrthancArchive:
         if query.case_sensitive:
             found = self._matching.find(request, query.keys)
         else:
-            found = self._matching.every({**request, "Query": dict(query.keys), "CaseSensitive": False})
+            found = rest_find({**request, "Query": dict(query.keys), "CaseSensitive": False})
         return [Match(one["ID"], one.get("RequestedTags", {}), frozenset(one.get("Labels", ()))) for one in found]
 
     def studies_of_patient(self, patient_id: str) -> list[Study]:
@@ -154,7 +154,7 @@ class OrthancArchive:
             "RequestedTags": [*_STUDY_TAGS, "PatientID", "PatientBirthDate", "PatientSex"],
             **paging,
         }
-        return [_study(one) for one in (rest_find(request) if paging else self._matching.every(request))]
+        return [_study(one) for one in rest_find(request)]
 
 
 def _study(found: Mapping[str, Any]) -> Study:

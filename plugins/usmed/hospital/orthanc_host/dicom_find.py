@@ -89,7 +89,7 @@ class DicomFind:
             "Short": True,
         }
         keys = {name: value for name, value in asked.keys.items() if name not in _OURS}
-        return [one["RequestedTags"] for one in self._matching.find(request, keys, limited=True)]
+        return [one["RequestedTags"] for one in self._matching.find(request, keys)]
 
     def _added(self, asked: _Asked, local: list[Mapping[str, Any]], remote_aet: str) -> Additions:
         keys = {name: value for name, value in asked.keys.items() if name not in _OURS}
@@ -116,6 +116,7 @@ class DicomFind:
         content |= {name: ours[name] for name in _OURS & content.keys()}
         content["QueryRetrieveLevel"] = asked.level_text
         content[_RETRIEVE_AE_TITLE] = self._regional.own_aet
+        # Orthanc turns it into its DefaultEncoding before it goes out.
         content["SpecificCharacterSet"] = "ISO_IR 192"
         answers.FindAddAnswer(encode_answer(content))
 

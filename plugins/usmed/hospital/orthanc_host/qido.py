@@ -172,7 +172,7 @@ def base_url(headers: Mapping[str, str], configuration: Mapping[str, Any]) -> st
     """
     dicomweb = configuration.get("DicomWeb", {})
     secure = bool(dicomweb.get("Ssl", configuration.get("SslEnabled", False)))
-    scheme, host = "https" if secure else "http", headers.get("host", "localhost")
+    scheme, host = "https" if secure else "http", dicomweb.get("Host") or headers.get("host", "localhost")
     forwarded = {
         part.partition("=")[0].strip().lower(): part.partition("=")[2].strip(' "')
         for part in headers.get("forwarded", "").partition(",")[0].split(";")

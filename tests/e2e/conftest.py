@@ -109,7 +109,7 @@ def _section(automatic: str) -> dict[str, Mapping[str, Any]]:
     return {
         "Pull": {"Automatic": automatic},
         # What is tested here is what is answered; how long it may take is tested elsewhere, on a quiet machine.
-        "Lookup": {"DeadlineSeconds": 10},
+        "Lookup": {"DeadlineSeconds": 10, "CircuitSeconds": 0},
         "Hub": {"ConsentSeconds": 1},
         "Own": {"Modalities": ["workstation", "third", "inhouse"], "Peers": inhouse, "DicomWebServers": inhouse},
         "Foreign": {"Modalities": partner, "Peers": partner, "DicomWebServers": partner},

@@ -9,10 +9,7 @@ from usmed.hospital.orthanc_host.version import check_version
 
 check_version()
 
-from usmed.hospital.orthanc_host.lean import import_lean  # noqa: E402
-
-import_lean()
-
+import usmed.hospital.orthanc_host.lean_imports  # noqa: E402, F401 - before the libraries are imported otherwise
 from usmed.hospital.orthanc_host.entry import start  # noqa: E402 - what it imports an old Orthanc need not have
 
 start()

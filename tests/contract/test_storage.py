@@ -4,6 +4,7 @@ import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from importlib.resources import files
 from pathlib import Path
 
 import psycopg
@@ -153,6 +154,19 @@ def test_migrations_from_empty_reach_the_newest_and_then_do_nothing(database_url
             assert _revision(connection, PLATFORM_CHAIN) == "r0002"
             assert _revision(connection, HUB_CHAIN) == "r0002"
         database.close()
+
+
+@pytest.mark.parametrize("chain", [PLATFORM_CHAIN, HUB_CHAIN, "usmed.hospital.migrations"])
+def test_migrations_are_named_by_their_revision(chain: str) -> None:
+    """By the names of the files it is known whether there is anything to do."""
+    package, _, name = chain.rpartition(".")
+    names = sorted(one.name for one in files(package).joinpath(name).iterdir() if one.name.startswith("r"))
+    previous = "None"
+    for number, file in enumerate(names, start=1):
+        code = files(package).joinpath(name, file).read_text()
+        assert file.startswith(f"r{number:04d}_")
+        assert f'\nrevision = "r{number:04d}"\ndown_revision = {previous}\n' in code
+        previous = f'"r{number:04d}"'
 
 
 def test_the_platform_migrates_from_the_previous_version_with_its_records(bare: Database) -> None:

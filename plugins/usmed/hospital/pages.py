@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
 
+from usmed.domain.canonical import parse_json
 from usmed.domain.errors import PeerDataError, UsmedError
 from usmed.domain.identifiers import Naming, is_uid, orthanc_id
 from usmed.domain.lookup import Level, Query, Selector
@@ -15,6 +17,8 @@ from usmed.hospital.fetch import Fetch
 from usmed.hospital.lookup import FederatedLookup
 from usmed.hospital.pulls import Pulls
 from usmed.hospital.region_panel import RegionPanel, plain_reason
+
+LIMIT_BYTES = 64 << 10
 
 
 def create_pages(
@@ -34,6 +38,10 @@ def create_pages(
     @app.errorhandler(UsmedError)
     def failed(error: UsmedError) -> tuple[Response, int]:
         return jsonify(error=type(error).__name__, message=str(error)), 400 if isinstance(error, PeerDataError) else 503
+
+    @app.errorhandler(HTTPException)
+    def no_page(error: HTTPException) -> tuple[Response, int]:
+        return jsonify(error="http", message=f"{error.name}: {request.method} {request.path}"), error.code or 500
 
     # Numbers such as 123/2024 are common.
     @app.get("/patients/<path:patient_id>")
@@ -89,7 +97,7 @@ def create_pages(
     @app.post("/arrivals")
     def arrival() -> Response:
         body = _body()
-        identifier = naming.identify(str(body.get("PatientID", "")), str(body.get("IssuerOfPatientID", "")))
+        identifier = naming.identify(_text(body, "PatientID"), _text(body, "IssuerOfPatientID"))
         answers = fetch.arrived(Selector(identifier=identifier), _agent())
         return jsonify(
             Studies=len(answers.answers),
@@ -139,8 +147,18 @@ def _agent() -> str:
     return str(request.environ.get("REMOTE_USER", "http"))
 
 
+def _text(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name, "")
+    if not isinstance(value, str):
+        raise PeerDataError(f"{name}: must be text")
+    return value
+
+
 def _body() -> Mapping[str, Any]:
-    document = request.get_json(silent=True)
+    if request.mimetype != "application/json":
+        # Nothing else: a form on a stranger's web page can be sent from a colleague's browser, JSON cannot.
+        raise PeerDataError("the body must be application/json")
+    document = parse_json(request.get_data(cache=False), limit_bytes=LIMIT_BYTES)
     if not isinstance(document, dict):
         raise PeerDataError("the body must be a JSON object")
     return document

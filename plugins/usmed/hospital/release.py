@@ -17,7 +17,7 @@ from usmed.domain.consent import AccessRequest, Decision, Purpose, decide
 from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.identifiers import Naming, PatientIdentifier, is_uid
 from usmed.domain.lookup import Level, Query
-from usmed.domain.manifest import ManifestEntry, StudyManifest, frame_end, frame_header
+from usmed.domain.manifest import MAXIMUM_INSTANCES, ManifestEntry, StudyManifest, frame_end, frame_header
 from usmed.domain.study_record import parse_identifier
 from usmed.hospital.archive import Archive, StoredInstance, Study
 from usmed.hospital.consents import Consents, ConsentUnknownError
@@ -151,7 +151,7 @@ class Release:
         one = self._one(sender, uid, identifiers, purpose)
         by_uid = {stored.sop_instance_uid: stored for stored in self._archive.instances(one.study.orthanc_id)}
         try:
-            chosen = [(int(index), by_uid[sop]) for index, sop in wanted]
+            chosen = [(_index(index), by_uid[sop]) for index, sop in wanted]
         except (TypeError, ValueError) as error:
             raise PeerDataError("instances: must be a list of [index, SOP Instance UID]") from error
         except KeyError as error:
@@ -333,6 +333,12 @@ def _read_patient(document: Mapping[str, Any]) -> tuple[str, frozenset[PatientId
         return uid, identifiers, Purpose(str(document.get("purpose")))
     except ValueError as error:
         raise PeerDataError("purpose: is not a known purpose of use") from error
+
+
+def _index(value: object) -> int:
+    if type(value) is not int or not 0 <= value < MAXIMUM_INSTANCES:
+        raise ValueError
+    return value
 
 
 def _names(keys: Mapping[str, Any], study_instance_uid: str) -> bool:

@@ -236,7 +236,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
 
     limit = settings.Federation.MaximumBodyBytes
     guard = SignedGuard(
-        FederationApplication(release, identity, limit),
+        FederationApplication(release, identity, limit, refused),
         identity=identity,
         region=region_now,
         clock=utc_now,

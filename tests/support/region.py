@@ -27,11 +27,18 @@ PASSWORD = "test"
 AUTH = ("admin", PASSWORD)
 
 
+_given_ports: set[int] = set()
+
+
 def free_port(address: str = "127.0.0.1") -> int:
-    """Return a port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody uses now and that was not given before: some of those who get one bind all addresses."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind((address, 0))
+            port = int(probe.getsockname()[1])
+        if port not in _given_ports:
+            _given_ports.add(port)
+            return port
 
 
 def eventually[T](look: Callable[[], T], timeout_s: float = 20.0, what: str = "") -> T:

@@ -5,7 +5,7 @@ A lookup that names no single patient gets Orthanc's own answer, untouched.
 
 import json
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cached_property
 from typing import Any
 
 import orthanc
@@ -14,6 +14,7 @@ from pydicom.datadict import keyword_for_tag
 from usmed.domain.identifiers import orthanc_id
 from usmed.domain.lookup import NEARLINE, UNIQUE_KEYS, Level, Query, Selector
 from usmed.hospital.orthanc_host.answer import tag_and_vr
+from usmed.hospital.orthanc_host.ordering import in_order, order_tags
 from usmed.hospital.regional_find import Addition, RegionalFind
 
 REMOTE_LABEL = "usmed-remote"
@@ -57,16 +58,20 @@ class RestFind:
             selector = None
         if selector is None and not arriving:
             return local
-        added: list[dict[str, Any]] = []
+        added: list[_Added] = []
+        everything = _Everything(request, local)
         if selector is not None:
-            added = self._added(request, query, selector, agent, local)
+            added = self._added(request, query, selector, agent, everything)
         if not added and not (arriving and level is Level.STUDY):
             # Most lookups end here: not a byte of Orthanc's answer is read or written again.
             return local
-        found = json.loads(local)
+        if added and request.get("OrderBy"):
+            found = _in_order(request, everything, added)
+        else:
+            found = _joined(request, json.loads(local), _page(request, everything, added))
         if arriving and level is Level.STUDY:
             self._mark_arriving(found)
-        return json.dumps(_joined(request, found, added), ensure_ascii=False, indent=1).encode("utf-8")
+        return json.dumps(found, ensure_ascii=False, indent=1).encode("utf-8")
 
     def _mark_arriving(self, found: list[Any]) -> None:
         """Say of each study of which only a part is here that it is not here yet."""
@@ -75,40 +80,26 @@ class RestFind:
                 one["InstanceAvailability"] = NEARLINE
 
     def _added(
-        self, request: Mapping[str, Any], query: Query, selector: Selector, agent: str, local: bytes
-    ) -> list[dict[str, Any]]:
-        """Return what the region adds to this answer, as Orthanc's resources."""
-        tags = tuple(dict.fromkeys([*query.tags, *_MAIN_TAGS[query.level]]))
-        asked = Query(query.level, query.keys, tags, query.case_sensitive)
-        since, limit = int(request.get("Since", 0)), int(request.get("Limit", 0))
-
-        @cache
-        def everything() -> list[Any]:
-            whole = orthanc.RestApiPost("/tools/find", json.dumps(_unpaged(request))) if since or limit else local
-            return list(json.loads(whole))
-
+        self, request: Mapping[str, Any], query: Query, selector: Selector, agent: str, everything: "_Everything"
+    ) -> "list[_Added]":
+        """Return what the region adds to this answer, as Orthanc's resources, each with its tags; not paged."""
+        tags = dict.fromkeys([*query.tags, *_MAIN_TAGS[query.level], *_UIDS[query.level], *_order(request)])
+        asked = Query(query.level, query.keys, tuple(tags), query.case_sensitive)
         additions = self._regional.add(
             asked,
             selector,
             agent,
-            lambda: _uids(query.level, everything()),
-            have_local=query.level is Level.PATIENT and bool(everything()),
+            lambda: _uids(query.level, everything.resources),
+            have_local=query.level is Level.PATIENT and bool(everything.resources),
         )
-        if not additions.entities:
-            return []
-        added: list[dict[str, Any]] = []
+        added: dict[str, _Added] = {}
         for one in additions.entities:
             resource = _resource(request, query.level, one)
             if query.level is Level.STUDY:
                 self._remember(resource["ID"], one.answer.study_instance_uid)
-            if _label_admits(request) and all(other["ID"] != resource["ID"] for other in added):
-                added.append(resource)
-        if since or limit:
-            # Remote answers stand behind all local ones; a page may hold the end of these and the start of those.
-            added = added[max(0, since - len(everything())) :]
-            if limit:
-                added = added[: max(0, limit - len(json.loads(local)))]
-        return added
+            if _label_admits(request):
+                added.setdefault(resource["ID"], (resource, one.tags))
+        return list(added.values())
 
     def _remember(self, identifier: str, study_instance_uid: str) -> None:
         if len(self.remote_ids) > 50_000:
@@ -116,8 +107,65 @@ class RestFind:
         self.remote_ids[identifier] = study_instance_uid
 
 
+type _Added = tuple[dict[str, Any], Mapping[str, Any]]
+
+
+class _Everything:
+    """All that is here and matches, whatever page was asked for; looked up only when somebody asks."""
+
+    def __init__(self, request: Mapping[str, Any], local: bytes) -> None:
+        self._request = request
+        self._local = local
+
+    @cached_property
+    def resources(self) -> list[Any]:
+        """Return it in the form that was asked for."""
+        if not self._request.get("Since") and not self._request.get("Limit"):
+            return list(json.loads(self._local))
+        return list(json.loads(orthanc.RestApiPost("/tools/find", json.dumps(_unpaged(self._request)))))
+
+    def tags(self, names: Iterable[str]) -> list[Mapping[str, Any]]:
+        """Return these tags of each, in the same order."""
+        request = {
+            **{k: v for k, v in _unpaged(self._request).items() if k not in ("Expand", "Short", "Full")},
+            "ResponseContent": ["RequestedTags"],
+            "RequestedTags": list(names),
+        }
+        return [one["RequestedTags"] for one in json.loads(orthanc.RestApiPost("/tools/find", json.dumps(request)))]
+
+
+def _order(request: Mapping[str, Any]) -> list[str]:
+    return order_tags(request.get("OrderBy") or ())
+
+
+def _in_order(request: Mapping[str, Any], everything: _Everything, added: list[_Added]) -> list[Any]:
+    """Return the page that was asked for of local and remote answers in one order."""
+    expanded = _is_expanded(request)
+    here = everything.resources
+    have = {one["ID"] if expanded else one for one in here}
+    remote = [(one if expanded else one["ID"], tags) for one, tags in added if one["ID"] not in have]
+    entries = [*zip(here, everything.tags(_order(request)), strict=True), *remote]
+    since, limit = int(request.get("Since", 0)), int(request.get("Limit", 0))
+    return in_order(entries, request["OrderBy"])[since : since + limit if limit else None]
+
+
+def _page(request: Mapping[str, Any], everything: _Everything, added: list[_Added]) -> list[dict[str, Any]]:
+    """Return those remote answers that are on the page that was asked for: they stand behind all local ones."""
+    resources = [resource for resource, _ in added]
+    since, limit = int(request.get("Since", 0)), int(request.get("Limit", 0))
+    if not since and not limit:
+        return resources
+    here = len(everything.resources)
+    resources = resources[max(0, since - here) :]
+    return resources[: max(0, limit - max(0, here - since))] if limit else resources
+
+
+def _is_expanded(request: Mapping[str, Any]) -> bool:
+    return bool(request.get("Expand")) or "ResponseContent" in request
+
+
 def _joined(request: Mapping[str, Any], found: list[Any], added: list[dict[str, Any]]) -> list[Any]:
-    if not request.get("Expand") and "ResponseContent" not in request:
+    if not _is_expanded(request):
         have = set(found)
         return [*found, *(one["ID"] for one in added if one["ID"] not in have)]
     have = {one["ID"] for one in _expanded(found)}
@@ -152,11 +200,19 @@ _MAIN_TAGS: Mapping[Level, tuple[str, ...]] = {
     ),
     Level.SERIES: (
         "BodyPartExamined", "Manufacturer", "Modality", "ProtocolName", "SeriesDate", "SeriesDescription",
-        "SeriesInstanceUID", "SeriesNumber", "SeriesTime", "StationName", "StudyInstanceUID",
+        "SeriesInstanceUID", "SeriesNumber", "SeriesTime", "StationName",
     ),
-    Level.IMAGE: ("InstanceNumber", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"),
+    Level.IMAGE: ("InstanceNumber", "SOPInstanceUID"),
 }  # fmt: skip
 """What Orthanc lists as MainDicomTags at each level (Orthanc Book, "Main DICOM tags")."""
+
+_UIDS: Mapping[Level, tuple[str, ...]] = {
+    Level.PATIENT: (),
+    Level.STUDY: (),
+    Level.SERIES: ("StudyInstanceUID",),
+    Level.IMAGE: ("StudyInstanceUID", "SeriesInstanceUID"),
+}
+"""What an Orthanc identifier is made of besides."""
 
 
 def _keyword(name: str) -> str:
@@ -203,7 +259,7 @@ def _label_admits(request: Mapping[str, Any]) -> bool:
 
 
 def _unpaged(request: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in request.items() if k not in ("Since", "Limit", "Expand", "ResponseContent")}
+    return {k: v for k, v in request.items() if k not in ("Since", "Limit")}
 
 
 def _resource(request: Mapping[str, Any], level: Level, addition: Addition) -> dict[str, Any]:
@@ -228,8 +284,9 @@ def _resource(request: Mapping[str, Any], level: Level, addition: Addition) -> d
         },
     }
     if "MainDicomTags" in content:
-        main = {name: tags[name] for name in _MAIN_TAGS[level] if name in tags and name not in _MAIN_PATIENT}
-        person = {name: tags[name] for name in _MAIN_PATIENT if name in tags} | {"PatientID": tags["PatientID"]}
+        known = {name: value for name, value in tags.items() if value is not None}
+        main = {name: known[name] for name in _MAIN_TAGS[level] if name in known and name not in _MAIN_PATIENT}
+        person = {name: known[name] for name in (*_MAIN_PATIENT, "PatientID") if name in known}
         resource["MainDicomTags"] = _formatted(request, person if level is Level.PATIENT else main)
         if level is Level.STUDY:
             resource["PatientMainDicomTags"] = _formatted(request, person)
@@ -240,9 +297,9 @@ def _resource(request: Mapping[str, Any], level: Level, addition: Addition) -> d
         resource[{Level.PATIENT: "Studies", Level.STUDY: "Series", Level.SERIES: "Instances"}[level]] = []
     if "Labels" in content:
         resource["Labels"] = [REMOTE_LABEL]
-    if "Status" in content or "IsStable" in content:
+    if level is not Level.IMAGE and ("Status" in content or "IsStable" in content):
         resource["IsStable"] = True
-    if "LastUpdate" in content or "Status" in content:
+    if level is not Level.IMAGE and ("LastUpdate" in content or "Status" in content):
         resource["LastUpdate"] = ""
     if "Metadata" in content:
         resource["Metadata"] = {}

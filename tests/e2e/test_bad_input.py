@@ -73,11 +73,11 @@ class World:
             return f"https://{self.hub.address}:{self.hub.port}", str(self.hub.certificate_file)
         return f"https://{self.a.address}:{self.a.federation_port}", str(self.a.certificate_file)
 
-    def authorization(self, receiver: str, path: str, body: bytes, **changes: Any) -> str:
-        """Sign as `friend`; `changes` are other arguments of `sign_request`."""
+    def authorization(self, to: str, path: str, body: bytes, **changes: Any) -> str:
+        """Sign for `to` as `friend`; `changes` are other arguments of `sign_request`."""
         arguments: dict[str, Any] = {
             "sender": self.friend.id,
-            "receiver": receiver,
+            "receiver": to,
             "method": "POST",
             "target": path,
             "body": body,

@@ -297,7 +297,7 @@ def test_a_walk_in_is_found_by_number_fetched_and_opened(world: World, browser: 
     world.line.bytes_per_second = SLOW
     try:
         browser.click(f"{line} a")
-        eventually(lambda: re.search(r"Arriving: \d+ of 40", browser.text(".usmed-card")), what="progress")
+        eventually(lambda: re.search(r"Arriving: [1-9]\d* of 40", browser.text(".usmed-card")), what="progress")
         assert "CT abdomen și pelvis\nUngureanu^Ioana\n" in browser.text(".usmed-card")
         assert not browser.one("#list-series").is_displayed()
         browser.driver.refresh()

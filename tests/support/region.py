@@ -31,7 +31,7 @@ _given_ports: set[int] = set()
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """Return a port that nobody uses now and that was not given before: some of those who get one bind all addresses."""
+    """Return a port that nobody uses now, and never the same again: some who get one use it at all addresses."""
     while True:
         with socket.socket() as probe:
             probe.bind((address, 0))

@@ -21,6 +21,7 @@ from usmed.domain.manifest import MAXIMUM_INSTANCES, ManifestEntry, StudyManifes
 from usmed.domain.study_record import parse_identifier
 from usmed.hospital.archive import Archive, StoredInstance, Study
 from usmed.hospital.consents import Consents, ConsentUnknownError
+from usmed.hospital.tag_names import is_tag_name
 from usmed.platform.audit_log import AuditLog
 
 log = logging.getLogger(__name__)
@@ -300,6 +301,9 @@ def _read_lookup(document: Any) -> _LookupRequest:
         raise PeerDataError("keys: must be an object of text")
     if not isinstance(tags, list) or len(tags) > MAXIMUM_TAGS or not all(isinstance(tag, str) for tag in tags):
         raise PeerDataError(f"tags: must be a list of at most {MAXIMUM_TAGS} tags")
+    unknown = [name for name in (*keys, *tags) if not is_tag_name(name)]
+    if unknown:
+        raise PeerDataError(f"keys, tags: not in the DICOM dictionary: {', '.join(map(repr, unknown[:5]))}"[:300])
     if document["level"] not in (Level.STUDY, Level.SERIES, Level.IMAGE):
         raise PeerDataError("level: must be STUDY, SERIES or IMAGE")
     uid, identifiers, purpose = _read_patient(document)

@@ -306,8 +306,13 @@ def _read_all(response: urllib3.BaseHTTPResponse, limit_bytes: int, member_id: s
 
 
 def _diagnosis(error: Exception) -> str:
-    if isinstance(error, urllib3.exceptions.SSLError) or isinstance(getattr(error, "reason", None), ssl.SSLError):
+    tls = error.args[0] if isinstance(error, urllib3.exceptions.SSLError) and error.args else error
+    if isinstance(tls, ssl.SSLCertVerificationError):
         return "its TLS certificate is not the one in the region manifest"
+    if isinstance(tls, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return "the connection broke off"
+    if isinstance(tls, ssl.SSLError | urllib3.exceptions.SSLError):
+        return "it does not speak TLS as this node does (is it the right port?)"
     if isinstance(error, urllib3.exceptions.NewConnectionError):
         return "no connection (is it running, and its address right?)"
     if isinstance(error, urllib3.exceptions.TimeoutError | TimeoutError):

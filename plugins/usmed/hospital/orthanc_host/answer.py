@@ -10,8 +10,9 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.uid import ExplicitVRLittleEndian
+
+from usmed.hospital.tag_names import is_number, number, tag_and_vr
 
 _LONG_FORM = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 _NUMBERS = {
@@ -23,27 +24,9 @@ _TRANSFER_SYNTAX = ExplicitVRLittleEndian.encode("ascii") + b"\0"
 _META = struct.pack("<HH2sH", 2, 0x10, b"UI", len(_TRANSFER_SYNTAX)) + _TRANSFER_SYNTAX
 _HEAD = bytes(128) + b"DICM" + struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(_META)) + _META
 
-_TAG = re.compile("[0-9a-fA-F]{4},[0-9a-fA-F]{4}")
-_known: dict[str, tuple[int, str] | None] = {}
-
-
-def tag_and_vr(name: str) -> tuple[int, str] | None:
-    """Return tag and value representation of a keyword or `gggg,eeee`; None for one that the dictionary lacks."""
-    if name not in _known:
-        # The dictionary has retired elements without a keyword.
-        tag = tag_for_keyword(name) if name else None
-        if tag is None and _TAG.fullmatch(name):
-            tag = int(name[:4] + name[5:], 16)
-        try:
-            _known[name] = None if tag is None else (int(tag), dictionary_VR(tag).partition(" ")[0])
-        except KeyError:
-            _known[name] = None
-    return _known[name]
-
-
 def _unknown(name: str) -> tuple[int, str] | None:
     """Return a private or unknown element, which has no other representation than UN (PS3.5 §6.2.2)."""
-    return (int(name[:4] + name[5:], 16), "UN") if _TAG.fullmatch(name) else None
+    return (number(name), "UN") if is_number(name) else None
 
 
 def encode_answer(tags: Mapping[str, Any]) -> bytes:

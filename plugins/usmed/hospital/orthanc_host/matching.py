@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from usmed.hospital.orthanc_host import rest
-from usmed.hospital.orthanc_host.answer import tag_and_vr
+from usmed.hospital.tag_names import tag_and_vr
 
 
 class Matching:

@@ -27,7 +27,9 @@ from usmed.hospital.retention import Retention
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.002
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.004, 0.25
+"""Between two looks at a store job. A look costs Orthanc as much as sending a small image."""
+
 JOB_PRIORITY = 10
 """Above Orthanc's default of 0: somebody waits for a C-MOVE."""
 
@@ -53,7 +55,7 @@ class _Move:
         asked: sub-operations that Orthanc has asked for.
         submitted: instances handed to a store job so far, or given up.
         delivered: instances that are known to have arrived at the destination.
-        job, job_size: the store job that runs, if one does.
+        job, job_size, job_began: the store job that runs, if one does, and when it was made (monotonic).
         earlier: instances that earlier jobs delivered.
     """
 
@@ -67,6 +69,7 @@ class _Move:
     delivered: int = 0
     job: str = ""
     job_size: int = 0
+    job_began: float = 0.0
     earlier: int = 0
 
 
@@ -214,7 +217,7 @@ class DicomMove:
                 "MoveOriginatorID": move.message_id,
             },
         )
-        move.job, move.job_size = answer["ID"], len(batch)
+        move.job, move.job_size, move.job_began = answer["ID"], len(batch), time.monotonic()
         move.submitted += len(batch)
 
     def _follow_job(self, move: _Move) -> None:
@@ -223,7 +226,7 @@ class DicomMove:
         position = move.job_size if job["State"] == "Success" else round(job["Progress"] * move.job_size / 100)
         if job["State"] not in ("Success", "Failure"):
             if move.earlier + position <= move.delivered:
-                time.sleep(POLL_S)
+                time.sleep(_pause_s(time.monotonic() - move.job_began, position, move.job_size))
             move.delivered = max(move.delivered, move.earlier + position)
             return
         move.earlier += position
@@ -371,6 +374,12 @@ def _level(text: str, keys: dict[str, str]) -> Level:
             if any(keys[name].strip(" ") for name in names):
                 return level
     raise orthanc.OrthancException(8, "C-MOVE that names nothing at its level")
+
+
+def _pause_s(elapsed_s: float, done: int, size: int) -> float:
+    """Return how long to leave a job alone: half of what it should still take, so that its end is noticed soon."""
+    left_s = elapsed_s * (size - done) / done if done else elapsed_s
+    return min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, left_s / 2))
 
 
 def _modality_of(aet: str) -> str | None:

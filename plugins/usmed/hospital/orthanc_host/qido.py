@@ -17,8 +17,8 @@ import orthanc
 from pydicom.datadict import keyword_for_tag
 
 from usmed.domain.lookup import NEARLINE, ONLINE, Level, Query
-from usmed.hospital.orthanc_host.answer import tag_and_vr
 from usmed.hospital.regional_find import Additions, RegionalFind
+from usmed.hospital.tag_names import tag_and_vr
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from pydicom.datadict import keyword_for_tag
 
 from usmed.domain.identifiers import orthanc_id
 from usmed.domain.lookup import NEARLINE, UNIQUE_KEYS, Level, Query, Selector
-from usmed.hospital.orthanc_host.answer import tag_and_vr
 from usmed.hospital.orthanc_host.ordering import in_order, order_tags
 from usmed.hospital.regional_find import Addition, RegionalFind
+from usmed.hospital.tag_names import tag_and_vr
 
 REMOTE_LABEL = "usmed-remote"
 """The label of a study that is elsewhere, in answers only: there is no such study in this archive."""

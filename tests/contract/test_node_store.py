@@ -163,10 +163,14 @@ def test_lists(store: PullStore) -> None:
     many = store.many(["1.2.0", "1.3.2", "9.9"])
     assert {uid: row.study_instance_uid for uid, row in many.items()} == {"1.2.0": "1.2.0", "1.3.2": "1.3.2"}
     assert store.many([]) == {}
-    store.forget("1.3.2")
-    store.forget("9.9")
-    assert store.get("1.3.2") is None
-    assert len(store.all()) == 8
+
+
+def test_only_a_complete_pull_is_forgotten(store: PullStore) -> None:
+    for number, state in enumerate(State):
+        bring(store, state, f"1.2.{number}")
+        store.forget_complete(f"1.2.{number}")
+    store.forget_complete("9.9")
+    assert {row.state for row in store.all()} == set(State) - {State.COMPLETE}
 
 
 def test_identifiers_that_look_alike_stay_apart(store: PullStore) -> None:

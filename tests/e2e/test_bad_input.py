@@ -398,7 +398,7 @@ def test_what_is_not_there_is_refused_like_what_is_not_permitted(unharmed: World
         for change in (
             {"study_instance_uid": "1.2.3.4"},
             {"identifiers": [{"issuer": "NO-SUCH-ISSUER", "value": "1"}]},
-            {"purpose": "HRESCH"},
+            {"identifiers": [{"issuer": NATIONAL_ISSUER, "value": national_number(77)}]},
         ):
             body = canonical_json(world.ask(path, **change))
             document = _refused(world, world.a.id, 404, lambda path=path, body=body: world.send(world.a.id, path, body))
@@ -602,9 +602,12 @@ def test_malformed_bodies_to_orthancs_own_routes(unharmed: World, path: str) -> 
 
 def test_malformed_searches(unharmed: World) -> None:
     a = unharmed.a
-    for query in ("limit=x", "limit=-1", "offset=99999999999", "NoSuchKeyword=1", "0010zzzz=1", "includefield=nothing"):
+    for query in ("limit=x", "limit=1.5", "offset=99999999999", "fuzzymatching=maybe"):
         answer = a.get(f"/dicom-web/studies?{query}")
         assert answer.status_code == 400, (query, answer.text)
+    for query in ("NoSuchKeyword=1", "0010zzzz=1", "includefield=nothing"):
+        # Ignored, as Orthanc's DICOMweb plugin does; what remains names no patient.
+        assert a.get(f"/dicom-web/studies?PatientID=nobody&{query}").json() == [], query
     for document in (
         {"Level": "Study"},
         {"Level": "Nothing", "Query": {}},
@@ -644,7 +647,7 @@ def test_malformed_dicom_is_refused_or_stored_and_nothing_stops(world: World) ->
     for what, file in BAD_DICOM.items():
         answer = world.a.post("/instances", data=file)
         print(what, answer.status_code)
-        assert answer.status_code in (200, 400, 413, 500) and (answer.status_code == 200 or answer.json()), what
+        assert answer.status_code in (200, 400, 404, 413, 500) and (answer.status_code == 200 or answer.json()), what
     assert world.a.process.pid == pid
     assert _answers(world) == 1
 
@@ -799,7 +802,7 @@ def test_a_node_with_a_wrong_region_manifest_does_not_start(world: World, tmp_pa
 def test_a_node_that_is_not_in_the_manifest_or_has_another_key(world: World, tmp_path: Path) -> None:
     code, said = _start(_node(tmp_path).write_configuration(world.region.file), tmp_path / "log")
     assert code != 0
-    assert "'wrong' is not in it" in said
+    assert "there is no hospital 'wrong'" in said
     impostor = Hospital(world.a.id, "Impostor", "ASKED", tmp_path / "impostor")
     code, said = _start(impostor.write_configuration(world.region.file), tmp_path / "log2")
     assert code != 0

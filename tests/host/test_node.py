@@ -289,7 +289,7 @@ def test_a_node_stops_within_ten_seconds_though_a_pull_hangs_and_takes_it_up_aga
         hub.consent(permit("SRC", "S-1", recipients=["node"]))
 
         def ask() -> bool:
-            return node.post("/usmed/fetch", {"StudyInstanceUID": STUDY}).status_code == 200
+            return node.post("/usmed/fetch", json={"StudyInstanceUID": STUDY}).status_code == 200
 
         eventually(ask, 40, "the hub knows the study and the consent")
         path = f"/usmed/transfers/{STUDY}"

@@ -390,12 +390,12 @@ class Region:
             list(pool.map(lambda one: one.start(self.file), self.hospitals.values()))
 
     def stop(self) -> None:
-        """End everything."""
+        """End everything, and make sure that nothing had crashed, or did on the way out."""
         with ThreadPoolExecutor() as pool:
-            ends = [pool.submit(one.stop) for one in self.hospitals.values()]
+            ends = {one.id: pool.submit(one.stop) for one in self.hospitals.values()}
         self.hub.stop()
-        for end in ends:
-            end.result()
+        crashed = {name: code for name, end in ends.items() if (code := end.result()) not in (0, -signal.SIGKILL)}
+        assert crashed == {}, crashed
 
     def __getitem__(self, hospital_id: str) -> Hospital:
         return self.hospitals[hospital_id]

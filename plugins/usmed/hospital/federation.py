@@ -117,8 +117,8 @@ class FederationListener:
             self._server.ssl_adapter = _TlsAdapter(settings.TlsCertificateFile, settings.TlsPrivateKeyFile)
         self._thread = threading.Thread(target=self._server.serve, name="federation", daemon=True)
 
-    def start(self) -> None:
-        """Bind the port and serve.
+    def bind(self) -> None:
+        """Take the port, so that callers wait for `start`.
 
         Raises:
             ConfigurationError: the port cannot be bound.
@@ -128,6 +128,9 @@ class FederationListener:
         except OSError as error:
             address = f"{self._server.bind_addr[0]}:{self._server.bind_addr[1]}"
             raise ConfigurationError("Usmed.Federation", [f"{address} cannot be used: {error}"]) from error
+
+    def start(self) -> None:
+        """Serve."""
         self._thread.start()
 
     def stop(self) -> None:

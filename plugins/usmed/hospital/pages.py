@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Flask, Response, jsonify, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from usmed.domain.canonical import parse_json
 from usmed.domain.errors import PeerDataError, UsmedError
@@ -40,8 +40,12 @@ def create_pages(
         return jsonify(error=type(error).__name__, message=str(error)), 400 if isinstance(error, PeerDataError) else 503
 
     @app.errorhandler(HTTPException)
-    def no_page(error: HTTPException) -> tuple[Response, int]:
-        return jsonify(error="http", message=f"{error.name}: {request.method} {request.path}"), error.code or 500
+    def no_page(error: HTTPException) -> Response:
+        answer = jsonify(error="http", message=f"{error.name}: {request.method} {request.path}")
+        answer.status_code = error.code or 500
+        if isinstance(error, MethodNotAllowed):
+            answer.headers["Allow"] = ",".join(sorted(error.valid_methods or ()))
+        return answer
 
     # Numbers such as 123/2024 are common.
     @app.get("/patients/<path:patient_id>")

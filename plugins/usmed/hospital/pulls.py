@@ -139,10 +139,14 @@ class Pulls:
         return self._store.many(study_instance_uids)
 
     def deleted(self, study_orthanc_id: str) -> None:
-        """Forget a finished pull whose guest copy somebody deleted: the study is elsewhere again."""
+        """Forget a finished pull whose guest copy somebody deleted: the study is elsewhere again.
+
+        Orthanc tells it a little later: the study may be on its way again by now, or even here.
+        """
         for row in self._store.all(State.COMPLETE):
-            if orthanc_id(row.patient_id, row.study_instance_uid) == study_orthanc_id:
-                self._store.forget(row.study_instance_uid)
+            uid = row.study_instance_uid
+            if orthanc_id(row.patient_id, uid) == study_orthanc_id and not self._archive.study(uid):
+                self._store.forget_complete(uid)
 
     def recent(self, limit: int = 100) -> list[PullRow]:
         """Return the newest pulls."""
@@ -181,7 +185,8 @@ class Pulls:
         nearest = now + 3600
         for row in self._store.all(State.QUEUED, State.WAITING, State.RUNNING):
             if row.state is State.RUNNING:
-                self._take_up_lost(row.study_instance_uid)
+                row = self._take_up_lost(row)  # noqa: PLW2901
+            if row.state not in (State.QUEUED, State.WAITING):
                 continue
             if row.state is State.WAITING:
                 if row.due > now:
@@ -200,18 +205,22 @@ class Pulls:
             threading.Thread(target=self._run, args=(progress,), name="pull", daemon=True).start()
         return max(0.2, nearest - now)
 
-    def _take_up_lost(self, study_instance_uid: str) -> None:
-        """Go on with a pull whose end could not be written down, as on a full disk: nobody runs it any more.
+    def _take_up_lost(self, row: PullRow) -> PullRow:
+        """Let a pull wait whose end could not be written down, as on a full disk: nobody runs it any more.
 
         Only this thread starts pulls, so one that is not among the running ones stays so while it is looked at.
         """
-        if self.progress(study_instance_uid) is not None:
-            return
-        row = self._store.get(study_instance_uid)
-        if row is not None and row.state is State.RUNNING:
-            due = self._clock() + backoff(max(1, row.attempts))
-            reason = "the last try ended badly, and how could not be written down (is the disk full?)"
-            self._store.move(study_instance_uid, Event.INTERRUPTED, reason=reason, due=int(due.timestamp()) + 1)
+        if self.progress(row.study_instance_uid) is not None:
+            return row
+        row = self._store.get(row.study_instance_uid) or row
+        if row.state is not State.RUNNING:
+            # It has ended just now, and its thread wakes this one again.
+            return row
+        due = self._clock() + backoff(max(1, row.attempts))
+        reason = "the last try ended badly, and how could not be written down (is the disk full?)"
+        return self._store.move(
+            row.study_instance_uid, Event.INTERRUPTED, reason=reason, due=int(due.timestamp()) + 1
+        )
 
     def _run(self, progress: Progress) -> None:
         uid = progress.row.study_instance_uid

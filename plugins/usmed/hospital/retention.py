@@ -67,7 +67,7 @@ class Retention:
                 # Only what carries the mark of a guest copy: images of our own are never deleted.
                 if study.is_guest:
                     self._archive.delete_study(study.orthanc_id)
-            self._store.forget(row.study_instance_uid)
+            self._store.forget_complete(row.study_instance_uid)
             self._audit.append(
                 AuditEvent(
                     at=self._clock(),

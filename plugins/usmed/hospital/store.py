@@ -167,10 +167,11 @@ class PullStore:
         with self._database.write() as connection:
             self._update(connection, study_instance_uid, changes)
 
-    def forget(self, study_instance_uid: str) -> None:
-        """Delete the row: its guest copy is gone."""
+    def forget_complete(self, study_instance_uid: str) -> None:
+        """Delete the row of a guest copy that is gone; one that was asked for again meanwhile stays."""
+        complete = sa.and_(_pull.c.study_instance_uid == study_instance_uid, _pull.c.state == str(State.COMPLETE))
         with self._database.write() as connection:
-            connection.execute(sa.delete(_pull).where(_pull.c.study_instance_uid == study_instance_uid))
+            connection.execute(sa.delete(_pull).where(complete))
 
     def _locked(self, connection: sa.Connection, study_instance_uid: str) -> PullRow | None:
         query = sa.select(_pull).where(_pull.c.study_instance_uid == study_instance_uid).with_for_update()

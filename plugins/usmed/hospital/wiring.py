@@ -64,11 +64,7 @@ class Node:
     listener: FederationListener
 
     def start(self) -> None:
-        """Start what runs by itself.
-
-        Raises:
-            ConfigurationError: the federation port cannot be used.
-        """
+        """Start what runs by itself. The listener's port has been taken before."""
         self.listener.start()
         self.pulls.start()
         self.retention.start()

@@ -1,5 +1,6 @@
 """Starts the plugin inside Orthanc: checks everything, then registers the callbacks."""
 
+import gc
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ import orthanc
 from usmed.domain.errors import UsmedError
 from usmed.hospital.orthanc_host import http
 from usmed.hospital.orthanc_host.archive import OrthancArchive
+from usmed.hospital.orthanc_host.callbacks import keep_and_register
 from usmed.hospital.orthanc_host.dicom_find import DicomFind
 from usmed.hospital.orthanc_host.explorer import explorer_script
 from usmed.hospital.orthanc_host.guarded_routes import STOW_ALIAS, GuardedRoutes
@@ -58,6 +60,8 @@ def start() -> None:
     matching = Matching(configuration)
     archive = OrthancArchive(matching)
     node = create_node(settings, archive, storage)
+    # Here and not when Orthanc has started: a node that the others cannot reach must not look as if it were one.
+    node.listener.bind()
     _register(node, archive, matching, configuration)
 
 
@@ -76,7 +80,7 @@ def _register(node: Node, archive: OrthancArchive, matching: Matching, configura
         own_aet=own_aet,
     )
     modalities = Modalities(settings.Own.Modalities)
-    orthanc.RegisterFindCallback2(DicomFind(regional, modalities.is_own, matching))
+    keep_and_register(orthanc.RegisterFindCallback2, DicomFind(regional, modalities.is_own, matching))
     move = DicomMove(
         naming=node.naming,
         archive=archive,
@@ -88,7 +92,7 @@ def _register(node: Node, archive: OrthancArchive, matching: Matching, configura
         is_own=modalities.is_own,
         wait_s=settings.Pull.WaitSeconds,
     )
-    orthanc.RegisterMoveCallback3(move.create, move.size, move.apply, move.free)
+    keep_and_register(orthanc.RegisterMoveCallback3, move.create, move.size, move.apply, move.free)
     find = RestFind(regional)
     http.register("/tools/find", lambda request: http.Answer(200, find(request.body, request.agent)), methods="POST")
     qido = QidoStudies(regional)
@@ -118,9 +122,9 @@ def _register(node: Node, archive: OrthancArchive, matching: Matching, configura
             return True
         return http_filter.admit(uri, request.get("get", {}), http.user_of(request.get("headers", {})))
 
-    orthanc.RegisterIncomingHttpRequestFilter(filter_request)
+    keep_and_register(orthanc.RegisterIncomingHttpRequestFilter, filter_request)
     orthanc.ExtendOrthancExplorer(explorer_script())
-    orthanc.RegisterOnChangeCallback(_Changes(node))
+    keep_and_register(orthanc.RegisterOnChangeCallback, _Changes(node))
 
 
 def _qido(qido: QidoStudies, configuration: Mapping[str, Any], request: http.HttpRequest) -> http.Answer:
@@ -150,6 +154,9 @@ class _Changes:
             self._node.start()
         elif change == kinds.ORTHANC_STOPPED:
             self._node.stop()
+            # Seen with Python 3.14 in the Python plugin 7.1: once Flask has answered a request on a thread of Orthanc's,
+            # the last collection, when the interpreter ends, crashes; one at this moment does not. So there is none.
+            gc.freeze()
 
     def _deleted(self, study_orthanc_id: str) -> None:
         self._node.feed.deleted()

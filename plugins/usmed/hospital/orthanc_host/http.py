@@ -17,6 +17,7 @@ import orthanc
 
 from usmed.domain.errors import IdentityConflictError, PeerDataError, RefusedError, TransportError, UsmedError
 from usmed.hospital.orthanc_host import rest
+from usmed.hospital.orthanc_host.callbacks import keep_and_register
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def register(pattern: str, handler: Callable[[HttpRequest], Answer], *, methods:
             answer = json_answer({"error": type(error).__name__, "message": str(error)}, _status(error))
         _send(output, answer)
 
-    orthanc.RegisterRestCallback(pattern, callback)
+    keep_and_register(orthanc.RegisterRestCallback, pattern, callback)
 
 
 def _as_orthanc(code: int, name: str, method: str, uri: str) -> Answer:
@@ -148,9 +149,13 @@ def _status(error: UsmedError) -> int:
 
 
 def _send(output: Any, answer: Answer) -> None:
+    if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        # One of the statuses that Orthanc sends by methods of their own only, without a body.
+        output.SendMethodNotAllowed(answer.headers.get("Allow", ""))
+        return
     for name, value in answer.headers.items():
         output.SetHttpHeader(name, value)
-    if answer.status == 200:
+    if answer.status == HTTPStatus.OK:
         output.AnswerBuffer(answer.body, answer.content_type)
     else:
         # Orthanc itself says "text/plain" of every error, whatever the body is.

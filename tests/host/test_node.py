@@ -302,7 +302,7 @@ def test_a_node_stops_within_ten_seconds_though_a_pull_hangs_and_takes_it_up_aga
             assert halfway["Arrived"] < count
             assert stopped(node) < 10
             text = node.process.text() if node.process else ""
-            assert "Orthanc has stopped" in text
+            assert "The jobs engine has stopped" in text
             assert "killed" not in text.lower()
         finally:
             source.process.resume()

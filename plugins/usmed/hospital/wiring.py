@@ -1,6 +1,7 @@
 """Puts a node together: the one place where use cases meet stores, clients and the clock."""
 
 import logging
+import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,7 +32,7 @@ from usmed.hospital.retention import Retention
 from usmed.hospital.settings import SECTION, Settings
 from usmed.hospital.store import CHAIN, AnswerCache, PullStore
 from usmed.hospital.transfer import Transfer
-from usmed.platform.audit_log import AuditLog
+from usmed.platform.audit_log import AUDIT_THREAD, AuditLog
 from usmed.platform.keys import load_private_key, public_key_text
 from usmed.platform.nonces import NonceStore
 from usmed.platform.region_file import load_region
@@ -39,6 +40,9 @@ from usmed.platform.signed_http import Identity, SignedClient, SignedGuard
 from usmed.platform.storage import Database, open_database
 
 log = logging.getLogger(__name__)
+
+LONGEST_END_S = 6.0
+"""How long what is being stored or sent may take to end. Docker kills after ten seconds."""
 
 HUB_SHARE = 0.4
 """What the hub may take of a lookup's deadline; the rest is for the hospitals."""
@@ -62,6 +66,7 @@ class Node:
     arrivals: Arrivals
     pages: Flask
     listener: FederationListener
+    client: SignedClient
 
     def start(self) -> None:
         """Start what runs by itself. The listener's port has been taken before."""
@@ -73,14 +78,16 @@ class Node:
         self.arrivals.start()
 
     def stop(self) -> None:
-        """Stop, losing nothing: what was begun is on disk."""
+        """Stop, losing nothing: what was begun is on disk. Nobody waits any more for another hospital."""
+        self.pulls.stop()
+        self.client.close()
         self.arrivals.stop()
         self.fetch.stop()
         self.feed.stop()
         self.listener.stop()
-        self.pulls.stop()
         self.retention.stop()
         self.lookup.close()
+        _join_threads()
         self.audit.close()
         self.database.close()
 
@@ -273,6 +280,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         arrivals=Arrivals(naming=naming, archive=archive, fetch=fetch),
         pages=pages,
         listener=FederationListener(guard, settings.Federation),
+        client=client,
     )
 
 
@@ -300,6 +308,19 @@ def _membership(settings: Settings) -> tuple[RegionManifest, Hospital, OKPKey]:
     if own is None or problems:
         raise ConfigurationError("Orthanc's configuration", problems)
     return region, own, key
+
+
+def _join_threads() -> None:
+    """Let every thread that was started here end: one that still runs when the interpreter ends can crash Orthanc."""
+    end = time.monotonic() + LONGEST_END_S
+    for thread in threading.enumerate():
+        # Dummies are Orthanc's own threads; the audit log's comes last, because others write to it.
+        if isinstance(thread, threading._DummyThread) or thread.name in ("MainThread", AUDIT_THREAD):
+            continue
+        if thread is not threading.current_thread():
+            thread.join(max(0.0, end - time.monotonic()))
+            if thread.is_alive():
+                log.warning("the thread %r has not ended", thread.name)
 
 
 def utc_now() -> datetime:

@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 BATCH = 500
 PAGE = 1000
+AUDIT_THREAD = "audit"
 LINGER_S = 0.1
 """How long an event that nobody waits for may wait for others: a transaction costs more than fifty records in it."""
 
@@ -73,7 +74,7 @@ class AuditLog:
         self._open = True
         self._closing = threading.Lock()
         self._wanted = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=AUDIT_THREAD, daemon=True)
         self._thread.start()
 
     def append(self, event: AuditEvent) -> Receipt:

@@ -10,8 +10,9 @@ import secrets
 import socket
 import ssl
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -74,7 +75,14 @@ class SignedClient:
         self._region = region
         self._clock = clock
         self._connections = connections_per_member
-        self._pools: dict[tuple[str, str], urllib3.HTTPConnectionPool] = {}
+        self._pools: dict[tuple[str, str], _PlainPool | _TlsPool] = {}
+        self._closed = False
+
+    def close(self) -> None:
+        """Break off everything under way, and send no more: whoever waits for an answer gets a `TransportError`."""
+        self._closed = True
+        for pool in list(self._pools.values()):
+            pool.break_off()
 
     def post(self, member_id: str, path: str, document: Any, *, deadline_s: float, limit_bytes: int = 4 << 20) -> Any:
         """Send a JSON document, return the JSON answer.
@@ -163,6 +171,8 @@ class SignedClient:
     def _send(
         self, member_id: str, path: str, body: bytes, timeout: urllib3.Timeout
     ) -> Iterator[tuple[urllib3.BaseHTTPResponse, str]]:
+        if self._closed:
+            raise TransportError("this node is stopping")
         member = self._member(member_id)
         pool = self._pool(member)
         jti = secrets.token_urlsafe(18)
@@ -209,7 +219,7 @@ class SignedClient:
             raise TransportError(f"{member_id} is not in the region manifest")
         return member
 
-    def _pool(self, member: Member) -> urllib3.HTTPConnectionPool:
+    def _pool(self, member: Member) -> "_PlainPool | _TlsPool":
         key = (member.address, member.tls_certificate)
         pool = self._pools.get(key)
         if pool is None:
@@ -265,19 +275,49 @@ class _BoundedAnswer(http.client.HTTPResponse):
         self.fp = io.BufferedReader(self.reader)
 
 
-class _PlainConnection(urllib3.connection.HTTPConnection):
+class _Breakable:
+    """A connection that says in `opened` which socket it uses; an answer that is being read may have taken it over."""
+
+    opened: "weakref.WeakSet[socket.socket]"
+    sock: Any
+
+    def connect(self) -> None:
+        super().connect()  # type: ignore[misc]
+        self.opened.add(self.sock)
+
+
+class _PlainConnection(_Breakable, urllib3.connection.HTTPConnection):
     response_class = _BoundedAnswer
 
 
-class _TlsConnection(urllib3.connection.HTTPSConnection):
+class _TlsConnection(_Breakable, urllib3.connection.HTTPSConnection):
     response_class = _BoundedAnswer
 
 
-class _PlainPool(urllib3.HTTPConnectionPool):
+class _BreakablePool:
+    """A pool of connections that can be broken off from another thread."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._opened: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    def _new_conn(self) -> Any:
+        connection = super()._new_conn()  # type: ignore[misc]
+        connection.opened = self._opened
+        return connection
+
+    def break_off(self) -> None:
+        for one in list(self._opened):
+            with suppress(OSError):
+                # Not SSLSocket's own, which would let a thread that reads go on without TLS.
+                socket.socket.shutdown(one, socket.SHUT_RDWR)
+
+
+class _PlainPool(_BreakablePool, urllib3.HTTPConnectionPool):
     ConnectionCls = _PlainConnection
 
 
-class _TlsPool(urllib3.HTTPSConnectionPool):
+class _TlsPool(_BreakablePool, urllib3.HTTPSConnectionPool):
     ConnectionCls = _TlsConnection
 
 

@@ -1,6 +1,5 @@
 """Starts the plugin inside Orthanc: checks everything, then registers the callbacks."""
 
-import gc
 import json
 import logging
 import os
@@ -15,7 +14,6 @@ import orthanc
 from usmed.domain.errors import UsmedError
 from usmed.hospital.orthanc_host import http
 from usmed.hospital.orthanc_host.archive import OrthancArchive
-from usmed.hospital.orthanc_host.callbacks import keep_and_register
 from usmed.hospital.orthanc_host.dicom_find import DicomFind
 from usmed.hospital.orthanc_host.explorer import explorer_script
 from usmed.hospital.orthanc_host.guarded_routes import STOW_ALIAS, GuardedRoutes
@@ -26,6 +24,7 @@ from usmed.hospital.orthanc_host.modalities import Modalities
 from usmed.hospital.orthanc_host.move import DicomMove
 from usmed.hospital.orthanc_host.qido import JSON_TYPE, QidoStudies, base_url, to_multipart_xml
 from usmed.hospital.orthanc_host.rest_find import RestFind
+from usmed.hospital.orthanc_host.safe_end import end_with_the_interpreter, keep_and_register
 from usmed.hospital.regional_find import RegionalFind
 from usmed.hospital.settings import AutomaticPull, read_settings
 from usmed.hospital.wiring import Node, create_node
@@ -154,9 +153,7 @@ class _Changes:
             self._node.start()
         elif change == kinds.ORTHANC_STOPPED:
             self._node.stop()
-            # Seen with Python 3.14 in the Python plugin 7.1: once Flask has answered a request on a thread of Orthanc's,
-            # the last collection, when the interpreter ends, crashes; one at this moment does not. So there is none.
-            gc.freeze()
+            end_with_the_interpreter()
 
     def _deleted(self, study_orthanc_id: str) -> None:
         self._node.feed.deleted()

@@ -17,7 +17,7 @@ import orthanc
 
 from usmed.domain.errors import IdentityConflictError, PeerDataError, RefusedError, TransportError, UsmedError
 from usmed.hospital.orthanc_host import rest
-from usmed.hospital.orthanc_host.callbacks import keep_and_register
+from usmed.hospital.orthanc_host.safe_end import keep_and_register
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,8 @@
 """Lets Orthanc end without a crash, in spite of faults of the Python plugin (7.1). See docs/adr/0013.
 
 When Orthanc stops, the Python plugin lets go of the callbacks without holding Python's lock: one that nobody else
-refers to is freed by that, and Orthanc crashes. Changes that Orthanc signals after ORTHANC_STOPPED (labels of a study that
-was just stored, for example) are freed twice: when the plugin is finalized, and when its library is unloaded.
+refers to is freed by that, and Orthanc crashes. Changes that Orthanc signals after ORTHANC_STOPPED, as it does when a
+study was just stored, are freed twice: when the plugin is finalized, and when its library is unloaded.
 """
 
 import atexit

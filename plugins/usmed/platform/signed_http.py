@@ -3,16 +3,12 @@
 Both sides bound size and time. What the claims mean is in `domain/request_signature.py`.
 """
 
-import http.client
 import io
 import logging
 import secrets
-import socket
-import ssl
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -32,6 +28,7 @@ from usmed.domain.request_signature import (
     verify_answer,
     verify_request,
 )
+from usmed.platform.connections import BROKEN, Pool, diagnosis, extend, open_pool
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +72,7 @@ class SignedClient:
         self._region = region
         self._clock = clock
         self._connections = connections_per_member
-        self._pools: dict[tuple[str, str], _PlainPool | _TlsPool] = {}
+        self._pools: dict[tuple[str, str], Pool] = {}
         self._closed = False
 
     def close(self) -> None:
@@ -156,11 +153,11 @@ class SignedClient:
                 start = time.monotonic()
                 # A byte now and then is no sign of life.
                 left_s = idle_s + received_bytes / SLOWEST_BYTES_PER_S - waited_s
-                _extend(response, start + min(idle_s, left_s))
+                extend(response, start + min(idle_s, left_s))
                 try:
                     data = response.read1(size, decode_content=False) or b""
-                except _BROKEN as error:
-                    raise TransportError(f"{member_id}: {_diagnosis(error)}") from error
+                except BROKEN as error:
+                    raise TransportError(f"{member_id}: {diagnosis(error)}") from error
                 waited_s += time.monotonic() - start
                 received_bytes += len(data)
                 return data
@@ -200,8 +197,8 @@ class SignedClient:
                 timeout=timeout,
                 preload_content=False,
             )
-        except _BROKEN as error:
-            raise TransportError(f"{member_id} was not reached: {_diagnosis(error)}") from error
+        except BROKEN as error:
+            raise TransportError(f"{member_id} was not reached: {diagnosis(error)}") from error
         complete = False
         try:
             yield response, jti
@@ -219,113 +216,12 @@ class SignedClient:
             raise TransportError(f"{member_id} is not in the region manifest")
         return member
 
-    def _pool(self, member: Member) -> "_PlainPool | _TlsPool":
+    def _pool(self, member: Member) -> Pool:
         key = (member.address, member.tls_certificate)
         pool = self._pools.get(key)
         if pool is None:
-            url = urllib3.util.parse_url(member.address)
-            options: dict[str, Any] = {"maxsize": self._connections, "block": False}
-            if url.scheme == "https":
-                context = ssl.create_default_context(cadata=member.tls_certificate or None)
-                context.minimum_version = ssl.TLSVersion.TLSv1_2
-                pool = _TlsPool(url.host or "", url.port or 443, ssl_context=context, **options)
-            else:
-                pool = _PlainPool(url.host or "", url.port or 80, **options)
-            self._pools[key] = pool
+            pool = self._pools[key] = open_pool(*key, connections=self._connections)
         return pool
-
-
-_BROKEN = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
-
-
-class _DeadlineReader(io.RawIOBase):
-    """Reads from a connection until one moment, which `end` says (monotonic).
-
-    A socket's own timeout begins anew with every byte: an answer that drips would never end.
-    """
-
-    def __init__(self, connection: socket.socket, raw: Any) -> None:
-        self._connection = connection
-        self._raw = raw
-        self.end = time.monotonic() + (connection.gettimeout() or 0.0)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        left_s = self.end - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError("timed out")
-        self._connection.settimeout(left_s)
-        got: int | None = self._raw.readinto(buffer)
-        return got
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _BoundedAnswer(http.client.HTTPResponse):
-    """An answer whose status line, headers and body have to come within the connection's timeout, all together."""
-
-    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
-        super().__init__(sock, *arguments, **options)
-        file: Any = self.fp
-        self.reader = _DeadlineReader(sock, file.detach())
-        self.fp = io.BufferedReader(self.reader)
-
-
-class _Breakable:
-    """A connection that says in `opened` which socket it uses; an answer that is being read may have taken it over."""
-
-    opened: "weakref.WeakSet[socket.socket]"
-    sock: Any
-
-    def connect(self) -> None:
-        super().connect()  # type: ignore[misc]
-        self.opened.add(self.sock)
-
-
-class _PlainConnection(_Breakable, urllib3.connection.HTTPConnection):
-    response_class = _BoundedAnswer
-
-
-class _TlsConnection(_Breakable, urllib3.connection.HTTPSConnection):
-    response_class = _BoundedAnswer
-
-
-class _BreakablePool:
-    """A pool of connections that can be broken off from another thread."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._opened: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-
-    def _new_conn(self) -> Any:
-        connection = super()._new_conn()  # type: ignore[misc]
-        connection.opened = self._opened
-        return connection
-
-    def break_off(self) -> None:
-        for one in list(self._opened):
-            with suppress(OSError):
-                # Not SSLSocket's own, which would let a thread that reads go on without TLS.
-                socket.socket.shutdown(one, socket.SHUT_RDWR)
-
-
-class _PlainPool(_BreakablePool, urllib3.HTTPConnectionPool):
-    ConnectionCls = _PlainConnection
-
-
-class _TlsPool(_BreakablePool, urllib3.HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
-
-
-def _extend(response: urllib3.BaseHTTPResponse, end: float) -> None:
-    """Give an answer until `end` (monotonic) to go on."""
-    answer = getattr(response, "_original_response", None)
-    if isinstance(answer, _BoundedAnswer):
-        answer.reader.end = end
 
 
 def _read_all(response: urllib3.BaseHTTPResponse, limit_bytes: int, member_id: str) -> bytes:
@@ -335,35 +231,14 @@ def _read_all(response: urllib3.BaseHTTPResponse, limit_bytes: int, member_id: s
         try:
             # Never unpacked: a few bytes of gzip can be gigabytes, and nobody in a region packs.
             chunk = response.read1(65536, decode_content=False)
-        except _BROKEN as error:
-            raise TransportError(f"{member_id}: {_diagnosis(error)}") from error
+        except BROKEN as error:
+            raise TransportError(f"{member_id}: {diagnosis(error)}") from error
         if not chunk:
             return b"".join(chunks)
         chunks.append(chunk)
         size += len(chunk)
         if size > limit_bytes:
             raise PeerDataError(f"{member_id} answered more than {limit_bytes} bytes")
-
-
-def _diagnosis(error: Exception) -> str:
-    tls = error.args[0] if isinstance(error, urllib3.exceptions.SSLError) and error.args else error
-    if isinstance(tls, ssl.SSLCertVerificationError):
-        return "its TLS certificate is not the one in the region manifest"
-    if isinstance(tls, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return "the connection broke off"
-    if isinstance(tls, ssl.SSLError | urllib3.exceptions.SSLError):
-        return "it does not speak TLS as this node does (is it the right port?)"
-    if isinstance(error, urllib3.exceptions.NewConnectionError):
-        return "no connection (is it running, and its address right?)"
-    if isinstance(error, urllib3.exceptions.TimeoutError | TimeoutError):
-        return "it did not answer in time"
-    cause = error.args[-1] if error.args else None
-    broken_off = ConnectionError | http.client.IncompleteRead
-    if isinstance(cause, http.client.HTTPException) and not isinstance(cause, broken_off):
-        return "what it answers is not HTTP"
-    if isinstance(error, urllib3.exceptions.ProtocolError | OSError):
-        return "the connection broke off"
-    return type(error).__name__
 
 
 def _code(data: bytes) -> str:

@@ -13,10 +13,9 @@ Source: HL7 FHIR R4 (4.0.1), Consent.
 import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from importlib.resources import files
 from typing import Any
-
-import jsonschema
 
 from usmed.domain.canonical import parse_json
 from usmed.domain.consent import Consent, Provision, ProvisionType, Purpose
@@ -27,19 +26,22 @@ ISSUER_SYSTEM = "urn:usmed:issuer:"
 HOSPITAL_SYSTEM = "urn:usmed:hospital"
 MODALITY_SYSTEM = "http://dicom.nema.org/resources/ontology/DCM"
 
-_SCHEMA = parse_json(files(__package__).joinpath("fhir_consent.schema.json").read_bytes(), limit_bytes=1 << 20)
 
+@cache
+def _validator() -> Any:
+    """Return what checks a resource. Made when it is first needed: the library takes 8 MB."""
+    import jsonschema
 
-def _pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -> Iterable[jsonschema.ValidationError]:
-    """Match the whole text: Python's `$` also matches before a line break, and `\\d` any script's digits.
+    def pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -> Iterable[jsonschema.ValidationError]:
+        """Match the whole text: Python's `$` also matches before a line break, and `\\d` any script's digits.
 
-    A deny for `parhon` and a line break would deny nobody.
-    """
-    if isinstance(instance, str) and not re.fullmatch(pattern, instance, re.ASCII):
-        yield jsonschema.ValidationError(f"{instance[:100]!r} does not match {pattern!r}")
+        A deny for `parhon` and a line break would deny nobody.
+        """
+        if isinstance(instance, str) and not re.fullmatch(pattern, instance, re.ASCII):
+            yield jsonschema.ValidationError(f"{instance[:100]!r} does not match {pattern!r}")
 
-
-_VALIDATOR = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _pattern})(_SCHEMA)
+    schema = parse_json(files(__package__).joinpath("fhir_consent.schema.json").read_bytes(), limit_bytes=1 << 20)
+    return jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": pattern})(schema)
 
 
 def consent_from_fhir(resource: Any, *, id: str, version: int) -> Consent:
@@ -52,7 +54,7 @@ def consent_from_fhir(resource: Any, *, id: str, version: int) -> Consent:
     Raises:
         PeerDataError: outside the profile; the message lists every fault with its JSON path.
     """
-    faults = sorted(_VALIDATOR.iter_errors(resource), key=lambda fault: fault.json_path)
+    faults = sorted(_validator().iter_errors(resource), key=lambda fault: fault.json_path)
     if faults:
         raise PeerDataError(
             "not a Consent of the accepted profile: "

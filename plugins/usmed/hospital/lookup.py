@@ -34,13 +34,16 @@ log = logging.getLogger(__name__)
 LOOKUP_PATH = "/federation/v1/lookup"
 LIMIT_BYTES = 8 << 20
 MAXIMUM_ANSWERS = 5000
+NOTHING_SECONDS = 1.5
+"""How long it is remembered that nobody has anything. Workstations ask the same several times in a row."""
+
 STUDY_TAGS = ("StudyInstanceUID", "StudyDate", "ModalitiesInStudy", "NumberOfStudyRelatedInstances")
 """What is always asked for besides the return keys: to merge, to limit pulls, to say what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    at: float
+    until: float
     result: RemoteAnswers
 
 
@@ -93,7 +96,7 @@ class FederatedLookup:
         key = repr((query.level, sorted(query.keys.items()), query.tags, query.case_sensitive))
         with self._lock:
             known = self._answers.get(key)
-        if known is not None and time.monotonic() - known.at < self._cache_s:
+        if known is not None and time.monotonic() < known.until:
             return known.result
         resolution = self._identities.resolve(selector, end - time.monotonic())
         if not resolution.holders:
@@ -104,9 +107,10 @@ class FederatedLookup:
         with self._lock:
             if len(self._answers) > 2000:
                 self._answers.clear()
-            # An answer without some hospital, or none at all, is not worth remembering long.
-            if result.answers and not result.missing:
-                self._answers[key] = _Asked(time.monotonic(), result)
+            # An answer without some hospital is not worth remembering, and none at all not long.
+            if not result.missing:
+                keep_s = self._cache_s if result.answers else min(self._cache_s, NOTHING_SECONDS)
+                self._answers[key] = _Asked(time.monotonic() + keep_s, result)
         return result
 
     def forget(self) -> None:

@@ -8,6 +8,7 @@ some of it comes from other hospitals, and one bad value must not cost the whole
 import re
 import struct
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from pydicom.uid import ExplicitVRLittleEndian
@@ -22,11 +23,8 @@ _LONGEST = 0xFFFE
 """The most bytes that an element with the short form of length can hold."""
 _TRANSFER_SYNTAX = ExplicitVRLittleEndian.encode("ascii") + b"\0"
 _META = struct.pack("<HH2sH", 2, 0x10, b"UI", len(_TRANSFER_SYNTAX)) + _TRANSFER_SYNTAX
+_SHORT_LENGTH, _LONG_LENGTH = struct.Struct("<H"), struct.Struct("<I")
 _HEAD = bytes(128) + b"DICM" + struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(_META)) + _META
-
-def _unknown(name: str) -> tuple[int, str] | None:
-    """Return a private or unknown element, which has no other representation than UN (PS3.5 §6.2.2)."""
-    return (number(name), "UN") if is_number(name) else None
 
 
 def encode_answer(tags: Mapping[str, Any]) -> bytes:
@@ -39,22 +37,31 @@ def encode_answer(tags: Mapping[str, Any]) -> bytes:
 
 
 def _dataset(tags: Mapping[str, Any]) -> bytes:
-    elements = {}
-    for name, value in tags.items():
-        known = tag_and_vr(name) or _unknown(name)
-        if known is not None and value is not None:
-            elements[known] = value
-    out = []
-    for tag, vr in sorted(elements):
-        value = elements[tag, vr]
+    out: list[bytes] = []
+    for name, vr, head in _layout(tuple(tags)):
+        value = tags[name]
+        if value is None:
+            continue
         data = _sequence(value) if vr == "SQ" else _value(vr, "" if isinstance(value, list | dict) else str(value))
-        group, element = tag >> 16, tag & 0xFFFF
-        if vr in _LONG_FORM:
-            out.append(struct.pack("<HH2sHI", group, element, vr.encode(), 0, len(data)))
-        else:
-            out.append(struct.pack("<HH2sH", group, element, vr.encode(), len(data)))
-        out.append(data)
+        out += (head, _LONG_LENGTH.pack(len(data)) if vr in _LONG_FORM else _SHORT_LENGTH.pack(len(data)), data)
     return b"".join(out)
+
+
+# The answers of a lookup have the same tags: hundreds of times the same order and the same beginnings of elements.
+@lru_cache(maxsize=256)
+def _layout(names: tuple[str, ...]) -> tuple[tuple[str, str, bytes], ...]:
+    """Return name, value representation and first bytes of each element, in the order of the tags (PS3.5 §7.1.2)."""
+    # Two names of one element: the last is the one that counts.
+    found = {known: name for name in names if (known := tag_and_vr(name) or _unknown(name)) is not None}
+    return tuple(
+        (name, vr, struct.pack("<HH2s", tag >> 16, tag & 0xFFFF, vr.encode()) + bytes(2 if vr in _LONG_FORM else 0))
+        for (tag, vr), name in sorted(found.items())
+    )
+
+
+def _unknown(name: str) -> tuple[int, str] | None:
+    """Return a private or unknown element, which has no other representation than UN (PS3.5 §6.2.2)."""
+    return (number(name), "UN") if is_number(name) else None
 
 
 def _sequence(value: Any) -> bytes:

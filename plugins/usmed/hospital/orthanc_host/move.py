@@ -27,14 +27,16 @@ from usmed.hospital.retention import Retention
 
 log = logging.getLogger(__name__)
 
-SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.004, 0.25
-"""Between two looks at a store job. A look costs Orthanc as much as sending a small image."""
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.004, 0.05
+"""Between two looks at a store job. A look costs Orthanc as much as sending a small image; but the answers to what went
+meanwhile wait for it, and had better be given while the rest goes."""
 
 JOB_PRIORITY = 10
 """Above Orthanc's default of 0: somebody waits for a C-MOVE."""
 
-BATCH = 100
-"""Instances in one store job, which says in per cent how far it is: of up to so many it says it exactly."""
+BATCH = 40
+"""Instances in one store job. After each of them Orthanc writes down the whole list, so a long one is slow; a short one
+opens an association for little. How far it is the job says in per cent: exactly, of up to a hundred."""
 
 _KEYS = ("PatientID", "AccessionNumber", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _UNIQUE = {

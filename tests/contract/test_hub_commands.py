@@ -75,7 +75,8 @@ class Commands:
 def usmed(tmp_path: Path, database_url: str) -> Commands:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PLUGINS), "LC_ALL": "C.UTF-8"}
     commands = Commands(tmp_path, environment)
-    keys = {name: commands("keys", "generate", "--out", tmp_path / f"{name}.key").stdout.strip() for name in "ha"}
+    names = ("h", "iasi", "bacau")
+    keys = {name: commands("keys", "generate", "--out", tmp_path / f"{name}.key").stdout.strip() for name in names}
     manifest = {
         "version": 1,
         "region": "moldova",
@@ -84,7 +85,7 @@ def usmed(tmp_path: Path, database_url: str) -> Commands:
         "national_number": {"issuer": "RO-CNP", "kind": "ro.cnp"},
         "hub": {"address": "https://localhost:8443", "public_key": keys["h"]},
         "hospitals": [
-            {"id": name, "name": name, "address": f"https://{name}:8043", "public_key": keys["a"], "issuers": [issuer]}
+            {"id": name, "name": name, "address": f"https://{name}:8043", "public_key": keys[name], "issuers": [issuer]}
             for name, issuer in (("iasi", "SF-SPIRIDON"), ("bacau", "BACAU"))
         ],
     }

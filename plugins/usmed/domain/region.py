@@ -1,8 +1,8 @@
 """The region manifest: which hospitals there are, where they answer, and by which key each is known."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +15,10 @@ from usmed.domain.errors import ConfigurationError, PeerDataError
 from usmed.domain.identifiers import NationalNumber, patient_identifier
 
 HUB = "hub"
-"""The id under which the hub signs; no hospital may have it."""
+"""The id under which the hub signs; nobody else may have it."""
+
+_NO_KEY = "A" * 43
+"""Stands for a key that could not be read, until all faults are told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,30 @@ class Hospital(Member):
 
 
 @dataclass(frozen=True, slots=True)
+class KeyServer(Member):
+    """A key server: one voice in every decision, run by an administrator of its own.
+
+    Attributes:
+        name: for people.
+        administrator: who runs it, for people.
+        administrator_key: the public Ed25519 key by which that person signs region manifests, not the server's own.
+    """
+
+    name: str
+    administrator: str
+    administrator_key: OKPKey
+
+
+@dataclass(frozen=True, slots=True)
 class RegionManifest:
-    """Who belongs to the region. `issued` is aware UTC."""
+    """Who belongs to the region.
+
+    Attributes:
+        issued: aware UTC.
+        expires: aware UTC; None if it holds until another takes its place.
+        key_servers: by id; none in a region whose hospitals decide from the hub's registry alone.
+        threshold: how many key servers must agree; 0 without key servers.
+    """
 
     region: str
     name: str
@@ -54,11 +79,30 @@ class RegionManifest:
     national_number: NationalNumber | None
     hub: Member
     hospitals: Mapping[str, Hospital]
+    expires: datetime | None = None
+    key_servers: Mapping[str, KeyServer] = field(default_factory=dict)
+    threshold: int = 0
+
+    def member(self, member_id: str) -> Member | None:
+        """Return the hub, a hospital or a key server; None for anybody else."""
+        if member_id == HUB:
+            return self.hub
+        return self.hospitals.get(member_id) or self.key_servers.get(member_id)
 
     def key_of(self, member_id: str) -> OKPKey | None:
-        """Return the public key of a hospital or of the hub; None for anybody else."""
-        member = self.hub if member_id == HUB else self.hospitals.get(member_id)
+        """Return the public key of the hub, a hospital or a key server; None for anybody else."""
+        member = self.member(member_id)
         return member.key if member else None
+
+    def key_server_key(self, key_server_id: str) -> OKPKey | None:
+        """Return the key by which a key server signs tickets; None for anybody else, hospitals and hub included."""
+        server = self.key_servers.get(key_server_id)
+        return server.key if server else None
+
+    def administrator_key(self, key_server_id: str) -> OKPKey | None:
+        """Return the key of a key server's administrator; None for anybody else."""
+        server = self.key_servers.get(key_server_id)
+        return server.administrator_key if server else None
 
     def issuer_owner(self, issuer: str) -> str | None:
         """Return the id of the hospital whose numbers `issuer` denotes, if it is one of the region's."""
@@ -77,7 +121,10 @@ def parse_region(document: Any, source: str) -> RegionManifest:
     """
     reader = _Reader()
     root = reader.mapping(
-        document, "$", {"version", "region", "name", "issued", "hub", "hospitals"}, {"national_number"}
+        document,
+        "$",
+        {"version", "region", "name", "issued", "hub", "hospitals"},
+        {"national_number", "expires", "key_servers", "threshold"},
     )
     version = reader.typed(root, "version", int, "$")
     if version is not None and version < 1:
@@ -108,13 +155,49 @@ def parse_region(document: Any, source: str) -> RegionManifest:
         hospitals[hospital.id] = hospital
     if not elements and "hospitals" in root:
         reader.problems.append("$.hospitals: names no hospital")
+    key_servers, threshold = _key_servers(reader, root, {HUB, *hospitals})
+    _check_keys(reader, [hub, *hospitals.values(), *key_servers.values()])
     issued = reader.instant(root, "issued")
+    expires = reader.instant(root, "expires") if "expires" in root else None
+    if issued is not None and expires is not None and expires <= issued:
+        reader.problems.append("$.expires: is not after $.issued")
     region, name = (reader.typed(root, key, str, "$") or "" for key in ("region", "name"))
     if reader.problems:
         raise ConfigurationError(source, reader.problems)
     assert issued is not None
     assert version is not None
-    return RegionManifest(region, name, version, issued, national, hub, hospitals)
+    return RegionManifest(region, name, version, issued, national, hub, hospitals, expires, key_servers, threshold)
+
+
+def _key_servers(reader: "_Reader", root: dict[str, Any], taken: set[str]) -> tuple[dict[str, KeyServer], int]:
+    servers: dict[str, KeyServer] = {}
+    elements = reader.typed(root, "key_servers", list, "$") or []
+    for position, element in enumerate(elements):
+        path = f"$.key_servers[{position}]"
+        server = reader.key_server(element, path)
+        if server.id and server.id in taken | set(servers):
+            reader.problems.append(f"{path}.id: {server.id!r} is there twice")
+        servers[server.id] = server
+    threshold = reader.typed(root, "threshold", int, "$") or 0
+    if bool(elements) != ("threshold" in root):
+        reader.problems.append("$.threshold: belongs to key_servers; one needs the other")
+    elif elements and not 1 <= threshold <= len(elements):
+        reader.problems.append(f"$.threshold: must be 1 to {len(elements)}, the number of key servers")
+    return servers, threshold
+
+
+def _check_keys(reader: "_Reader", members: Sequence[Member]) -> None:
+    """Two voices with one key would be one voice, and who stole one key would have stolen two."""
+    seen: dict[str, str] = {}
+    for member in members:
+        named = [(member.id, member.key)]
+        if isinstance(member, KeyServer):
+            named.append((f"{member.id}'s administrator", member.administrator_key))
+        for owner, key in named:
+            text = str(key.as_dict(private=False)["x"])
+            if text != _NO_KEY and text in seen:
+                reader.problems.append(f"$: {owner!r} and {seen[text]!r} have the same public key")
+            seen.setdefault(text, owner)
 
 
 class _Reader:
@@ -174,13 +257,29 @@ class _Reader:
                 return public_key(text)
             except PeerDataError as error:
                 self.problems.append(f"{path}.public_key: {error}")
-        return OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": "A" * 43})
+        return OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": _NO_KEY})
+
+    def member_id(self, element: dict[str, Any], path: str) -> str:
+        member_id = self.typed(element, "id", str, path) or ""
+        if member_id and (not re.fullmatch(r"[a-z0-9-]{1,32}", member_id) or member_id == HUB):
+            self.problems.append(f"{path}.id: must be 1 to 32 of a-z, 0-9 and -, and not {HUB!r}")
+        return member_id
+
+    def key_server(self, value: Any, path: str) -> KeyServer:
+        required = {"id", "name", "address", "public_key", "administrator"}
+        element = self.mapping(value, path, required, {"tls_certificate"})
+        person_path = f"{path}.administrator"
+        person = self.mapping(element.get("administrator", {}), person_path, {"name", "public_key"}, set())
+        server_id = self.member_id(element, path)
+        name = self.typed(element, "name", str, path) or ""
+        administrator = self.typed(person, "name", str, person_path) or ""
+        return KeyServer(
+            server_id, *self.member(element, path), name, administrator, self.key(person, person_path)
+        )
 
     def hospital(self, value: Any, path: str) -> Hospital:
         element = self.mapping(value, path, {"id", "name", "address", "public_key", "issuers"}, {"tls_certificate"})
-        hospital_id = self.typed(element, "id", str, path) or ""
-        if hospital_id and (not re.fullmatch(r"[a-z0-9-]{1,32}", hospital_id) or hospital_id == HUB):
-            self.problems.append(f"{path}.id: must be 1 to 32 of a-z, 0-9 and -, and not {HUB!r}")
+        hospital_id = self.member_id(element, path)
         listed = self.typed(element, "issuers", list, path)
         if listed == []:
             self.problems.append(f"{path}.issuers: names no issuer")

@@ -1,33 +1,319 @@
-"""The place of the access ticket: what key servers will sign, and what a source will verify by itself.
+"""The access ticket: this hospital may have these data of this patient, for this purpose, until then.
 
-Until key servers exist a source decides from the consent registry, and `AccessTicket` travels as None.
+Key servers sign its canonical bytes, one signature each; the requesting hospital carries it; the source verifies it
+without asking anybody. Its scope is what the patient's consents say to this hospital for this purpose, denials
+included, so that the source decides about each study by the same rules as ever (`domain.consent`).
+Claims carry the names of RFC 7519 §4.1 and RFC 7800 §3.1 where these have one.
 """
 
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
-from usmed.domain.consent import Purpose
-from usmed.domain.identifiers import PatientIdentifier
+from joserfc.jwk import OKPKey
+
+from usmed.domain.canonical import canonical_json
+from usmed.domain.consent import AccessRequest, Consent, Decision, Provision, ProvisionType, Purpose, StudyFacts, decide
+from usmed.domain.errors import PeerDataError
+from usmed.domain.identifiers import PatientIdentifier, is_uid, patient_identifier
+from usmed.domain.quorum import Keys, require, verify_quorum
+
+TYPE = "usmed-access-ticket"
+LIFE = timedelta(minutes=15)
+LONGEST_LIFE = timedelta(minutes=60)
+CLOCK_TOLERANCE = timedelta(seconds=60)
+"""How far the clocks of a key server and of a source may be apart."""
+
+LIMIT_BYTES = 65536
+MAXIMUM_IDENTIFIERS = 50
+MAXIMUM_PROVISIONS = 200
+MAXIMUM_CONSENTS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentReference:
+    """A consent that a ticket rests on: its id, its version, and the SHA-256 of its canonical bytes."""
+
+    id: str
+    version: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Staff:
+    """Who asks, inside the requesting hospital: as that hospital says."""
+
+    id: str
+    role: str
 
 
 @dataclass(frozen=True, slots=True)
 class AccessTicket:
-    """This hospital may have these data of this patient, for this purpose, until then.
+    """What the key servers sign.
 
     Attributes:
-        jti: the ticket's own identifier (RFC 7519 §4.1.7).
-        requester: the hospital it was issued to.
+        jti: the ticket's own identifier, 16 to 64 characters.
+        region: the region it holds in.
+        requester: the hospital that may receive.
+        key_thumbprint: thumbprint (RFC 7638) of the key with which the requester signs each use.
+        staff: on whose behalf.
         patient: the identifiers it covers.
         purpose: purpose of use.
-        consent_id, consent_digest: the consent it rests on, and the SHA-256 of that consent's canonical bytes.
-        issued, expires: aware UTC.
+        scope: what the consents say about this requester and purpose; sorted.
+        consents: what the scope rests on; sorted.
+        issued, expires: aware UTC, whole seconds.
     """
 
     jti: str
+    region: str
     requester: str
+    key_thumbprint: str
+    staff: Staff
     patient: frozenset[PatientIdentifier]
     purpose: Purpose
-    consent_id: str
-    consent_digest: str
+    scope: tuple[Provision, ...]
+    consents: tuple[ConsentReference, ...]
     issued: datetime
     expires: datetime
+
+    def decide(self, study: StudyFacts, now: datetime) -> Decision:
+        """Decide about one study: the same rules as over the consents themselves, on the ticket's scope."""
+        names = ",".join(one.id for one in self.consents)
+        consent = Consent(names, 1, self.patient, self.issued - CLOCK_TOLERANCE, self.expires, True, self.scope)
+        return decide([consent], AccessRequest(self.requester, self.purpose), study, now)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document that is signed."""
+        return {
+            "typ": TYPE,
+            "jti": self.jti,
+            "aud": self.region,
+            "sub": self.requester,
+            "cnf": {"jkt": self.key_thumbprint},
+            "staff": {"id": self.staff.id, "role": self.staff.role},
+            "patient": [{"issuer": one.issuer, "value": one.value} for one in sorted(self.patient)],
+            "purpose": self.purpose.value,
+            "scope": [provision_to_json(one) for one in self.scope],
+            "consents": [{"id": one.id, "version": one.version, "sha256": one.digest} for one in self.consents],
+            "iat": int(self.issued.timestamp()),
+            "exp": int(self.expires.timestamp()),
+        }
+
+
+def scope_of(consents: Iterable[Consent], request: AccessRequest, now: datetime) -> tuple[Provision, ...]:
+    """Return what consents in force say about a requester and a purpose, as a ticket carries it.
+
+    Recipients and purposes are dropped: the ticket names one of each. The result has one order and no repetition, so
+    that key servers which hold the same consents sign the same bytes.
+    """
+    kept = set()
+    for consent in consents:
+        if not consent.in_force(now):
+            continue
+        for one in consent.provisions:
+            said_to = not one.recipients or request.recipient in one.recipients
+            said_for = not one.purposes or request.purpose in one.purposes
+            if said_to and said_for:
+                kept.add(
+                    Provision(
+                        one.type,
+                        sources=one.sources,
+                        modalities=one.modalities,
+                        studies=one.studies,
+                        study_date_from=one.study_date_from,
+                        study_date_to=one.study_date_to,
+                    )
+                )
+    return tuple(sorted(kept, key=lambda one: canonical_json(provision_to_json(one))))
+
+
+def permits_anything(scope: Iterable[Provision]) -> bool:
+    """Tell whether a scope permits something at all; without that there is nothing to sign."""
+    return any(one.type is ProvisionType.PERMIT for one in scope)
+
+
+def provision_to_json(provision: Provision) -> dict[str, Any]:
+    """Return a provision of a scope; what does not constrain is left out."""
+    document: dict[str, Any] = {"type": provision.type.value}
+    for name in ("sources", "modalities", "studies"):
+        if values := getattr(provision, name):
+            document[name] = sorted(values)
+    if provision.study_date_from is not None:
+        document["from"] = provision.study_date_from.isoformat()
+    if provision.study_date_to is not None:
+        document["to"] = provision.study_date_to.isoformat()
+    return document
+
+
+def parse_ticket(document: Any) -> AccessTicket:
+    """Read the document of a ticket.
+
+    Raises:
+        PeerDataError: not such a document, with the first fault.
+    """
+    root = _object(document, "ticket", _MEMBERS)
+    if root["typ"] != TYPE:
+        raise PeerDataError("ticket: typ is another one")
+    issued, expires = _instant(root, "iat"), _instant(root, "exp")
+    if not issued < expires <= issued + LONGEST_LIFE:
+        raise PeerDataError(f"ticket: lives from iat to exp, at most {LONGEST_LIFE.total_seconds():.0f} s")
+    staff = _object(root["staff"], "ticket.staff", {"id", "role"})
+    try:
+        purpose = Purpose(_text(root, "purpose", 16))
+    except ValueError as error:
+        raise PeerDataError("ticket: purpose is not a known purpose of use") from error
+    ticket = AccessTicket(
+        jti=_text(root, "jti", 64, shortest=16),
+        region=_text(root, "aud", 64),
+        requester=_text(root, "sub", 32),
+        key_thumbprint=_text(_object(root["cnf"], "ticket.cnf", {"jkt"}), "jkt", 43, shortest=43),
+        staff=Staff(_text(staff, "id", 64), _text(staff, "role", 64)),
+        patient=frozenset(_identifiers(root["patient"])),
+        purpose=purpose,
+        scope=tuple(_provision(one) for one in _list(root, "scope", MAXIMUM_PROVISIONS)),
+        consents=tuple(_reference(one) for one in _list(root, "consents", MAXIMUM_CONSENTS)),
+        issued=issued,
+        expires=expires,
+    )
+    if canonical_json(ticket.to_json()) != canonical_json(document):
+        # Order and repetition carry no meaning, so there is one way to write each ticket.
+        raise PeerDataError("ticket: not written in its one way")
+    return ticket
+
+
+def verify_ticket(
+    signed: Any, keys: Keys, *, threshold: int, region: str, requester: str, requester_key: OKPKey, now: datetime
+) -> AccessTicket:
+    """Check everything about a ticket that does not depend on a study.
+
+    Args:
+        signed: the parsed general JWS.
+        keys: the current keys of the region's key servers; None for anybody else.
+        threshold: how many of them must have signed.
+        region: the region's id.
+        requester: the hospital that presents it, and has signed this request.
+        requester_key: its public key, with which the request was verified: the proof of possession.
+        now: aware UTC.
+
+    Raises:
+        QuorumError: too few valid signatures.
+        PeerDataError: malformed, of another region, another hospital's, or not valid now.
+    """
+    quorum = verify_quorum(signed, keys, threshold=threshold, limit_bytes=LIMIT_BYTES)
+    require(quorum, "the access ticket")
+    ticket = parse_ticket(quorum.document)
+    if ticket.region != region:
+        raise PeerDataError("the access ticket is of another region")
+    if ticket.requester != requester:
+        raise PeerDataError("the access ticket was issued to another hospital")
+    if ticket.key_thumbprint != thumbprint(requester_key):
+        raise PeerDataError("the access ticket is bound to another key than the one that signed the request")
+    if now < ticket.issued - CLOCK_TOLERANCE:
+        raise PeerDataError("the access ticket is not valid yet: check both clocks")
+    if now >= ticket.expires + CLOCK_TOLERANCE:
+        raise PeerDataError("the access ticket has expired")
+    return ticket
+
+
+def thumbprint(key: OKPKey) -> str:
+    """Return the JWK thumbprint of a public Ed25519 key (RFC 7638, RFC 8037 §2)."""
+    return str(key.thumbprint())
+
+
+def withdrawn(ticket: AccessTicket, withdrawals: Collection[str]) -> str:
+    """Return the id of a consent of the ticket that was withdrawn meanwhile; empty if none was."""
+    return next((one.id for one in ticket.consents if one.id in withdrawals), "")
+
+
+_MEMBERS = {"typ", "jti", "aud", "sub", "cnf", "staff", "patient", "purpose", "scope", "consents", "iat", "exp"}
+
+
+def _identifiers(value: Any) -> Iterable[PatientIdentifier]:
+    if not isinstance(value, list) or not 1 <= len(value) <= MAXIMUM_IDENTIFIERS:
+        raise PeerDataError(f"ticket.patient: must be a list of 1 to {MAXIMUM_IDENTIFIERS} identifiers")
+    for one in value:
+        element = _object(one, "ticket.patient", {"issuer", "value"})
+        yield patient_identifier(element["issuer"], element["value"])
+
+
+def _provision(value: Any) -> Provision:
+    if not isinstance(value, dict) or "type" not in value or not set(value) <= _PROVISION_MEMBERS:
+        raise PeerDataError("ticket.scope: an element has type and at most sources, modalities, studies, from, to")
+    try:
+        kind = ProvisionType(_text(value, "type", 8))
+    except ValueError as error:
+        raise PeerDataError("ticket.scope: type is permit or deny") from error
+    studies = _texts(value, "studies", 64)
+    if not all(map(is_uid, studies)):
+        raise PeerDataError("ticket.scope: studies holds something that is no UID")
+    return Provision(
+        kind,
+        sources=_texts(value, "sources", 32),
+        modalities=_texts(value, "modalities", 16),
+        studies=studies,
+        study_date_from=_day(value, "from"),
+        study_date_to=_day(value, "to"),
+    )
+
+
+_PROVISION_MEMBERS = {"type", "sources", "modalities", "studies", "from", "to"}
+
+
+def _reference(value: Any) -> ConsentReference:
+    element = _object(value, "ticket.consents", {"id", "version", "sha256"})
+    version = element["version"]
+    if type(version) is not int or version < 1:
+        raise PeerDataError("ticket.consents: version is not a whole number from 1")
+    digest = _text(element, "sha256", 64, shortest=64)
+    return ConsentReference(_text(element, "id", 64), version, digest)
+
+
+def _object(value: Any, path: str, members: set[str]) -> Mapping[str, Any]:
+    if not isinstance(value, dict) or set(value) != members:
+        raise PeerDataError(f"{path}: has exactly the members {', '.join(sorted(members))}")
+    return value
+
+
+def _text(element: Mapping[str, Any], name: str, longest: int, *, shortest: int = 1) -> str:
+    value = element[name]
+    if not isinstance(value, str) or not shortest <= len(value) <= longest or not value.isprintable():
+        raise PeerDataError(f"{name}: must be text of {shortest} to {longest} characters")
+    return value
+
+
+def _texts(element: Mapping[str, Any], name: str, longest: int) -> frozenset[str]:
+    if name not in element:
+        return frozenset()
+    values = element[name]
+    if not isinstance(values, list) or not 1 <= len(values) <= 1000:
+        # An empty list would not constrain, which is said by leaving it out.
+        raise PeerDataError(f"{name}: must be a list of 1 to 1000 texts")
+    return frozenset(_text({name: one}, name, longest) for one in values)
+
+
+def _list(element: Mapping[str, Any], name: str, longest: int) -> list[Any]:
+    value = element[name]
+    if not isinstance(value, list) or len(value) > longest:
+        raise PeerDataError(f"ticket.{name}: must be a list of at most {longest}")
+    return value
+
+
+def _day(element: Mapping[str, Any], name: str) -> date | None:
+    if name not in element:
+        return None
+    text = _text(element, name, 10, shortest=10)
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise PeerDataError(f"{name}: must be a day, YYYY-MM-DD") from error
+
+
+def _instant(element: Mapping[str, Any], name: str) -> datetime:
+    value = element[name]
+    if type(value) is not int or not 0 <= value < 1 << 40:
+        raise PeerDataError(f"ticket: {name} is not a time in seconds")
+    try:
+        return datetime.fromtimestamp(value, UTC)
+    except (OverflowError, ValueError, OSError) as error:
+        raise PeerDataError(f"ticket: {name} is not a time in seconds") from error

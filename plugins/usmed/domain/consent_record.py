@@ -1,0 +1,299 @@
+"""A consent as key servers hold it: the exact document, and what proves that it is the patient's will.
+
+Either the patient signed its canonical bytes with a passkey that a hospital has enrolled (WebAuthn Level 2 §7.2; the
+challenge is their SHA-256), or two members of staff of a hospital attest a consent given on paper, which that
+hospital's node signs. Taking a consent back is its next version, with the status `inactive`, proved in the same ways.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from fido2 import cbor
+from fido2.cose import CoseKey
+from fido2.webauthn import AuthenticatorData, CollectedClientData
+from joserfc.jwk import OKPKey
+
+from usmed.domain.canonical import base64url_decode, canonical_json, sha256_hex
+from usmed.domain.consent import Consent, ProvisionType, Purpose
+from usmed.domain.errors import PeerDataError
+from usmed.domain.fhir_consent import consent_from_fhir
+from usmed.domain.identifiers import PatientIdentifier, patient_identifier
+from usmed.domain.request_signature import sign_document, verify_document
+
+DOCUMENT_TYPE = "usmed-consent"
+ATTESTATION_TYPE = "usmed-consent-attestation"
+ENROLMENT_TYPE = "usmed-enrolment"
+LIMIT_BYTES = 65536
+PAPER_LIFE = timedelta(days=366)
+"""The longest that a consent attested by staff may hold; one that the patient signed has no such limit."""
+
+FUTURE_TOLERANCE = timedelta(seconds=60)
+MAXIMUM_VERSION = 1000
+
+Keys = Callable[[str], OKPKey | None]
+
+
+class ProofKind(StrEnum):
+    """Who proves a consent."""
+
+    PASSKEY = "passkey"
+    STAFF = "staff"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A patient's passkey: the public key in COSE form (RFC 9052 §7)."""
+
+    id: bytes
+    public_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """A hospital says whose passkeys these are.
+
+    Attributes:
+        hospital: who enrolled, verified.
+        patient: the identifiers that the hospital saw a document for.
+        credentials: the patient's passkeys.
+        at: aware UTC.
+    """
+
+    hospital: str
+    patient: frozenset[PatientIdentifier]
+    credentials: tuple[Credential, ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RelyingParty:
+    """The portal where patients sign: the ids that WebAuthn binds a signature to."""
+
+    id: str
+    origins: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentRecord:
+    """A consent that was proved.
+
+    Attributes:
+        consent: what decides.
+        digest: SHA-256 of the canonical bytes of the document.
+        kind: who proved it.
+        by: the hospital that attests, or the id of the patient's credential in hexadecimal digits.
+    """
+
+    consent: Consent
+    digest: str
+    kind: ProofKind
+    by: str
+
+
+def consent_document(resource: Any, *, id: str, version: int) -> dict[str, Any]:
+    """Return the document that is proved: a FHIR Consent under an id, in one of its versions."""
+    return {"typ": DOCUMENT_TYPE, "id": id, "version": version, "resource": resource}
+
+
+def challenge(document: Mapping[str, Any]) -> bytes:
+    """Return the WebAuthn challenge by which a passkey signs a document: the SHA-256 of its canonical bytes."""
+    return bytes.fromhex(sha256_hex(canonical_json(dict(document))))
+
+
+def attest(
+    key: OKPKey, document: Mapping[str, Any], *, hospital: str, staff: Sequence[str], now: datetime
+) -> dict[str, Any]:
+    """Return the proof by which a node attests a consent on paper for two members of its staff."""
+    attestation = {
+        "typ": ATTESTATION_TYPE,
+        "sha256": sha256_hex(canonical_json(dict(document))),
+        "staff": list(staff),
+        "iat": int(now.timestamp()),
+    }
+    token = sign_document(key, sender=hospital, document=attestation)
+    return {"kind": ProofKind.STAFF.value, "hospital": hospital, "attestation": token}
+
+
+def read_record(
+    record: Any,
+    *,
+    keys: Keys,
+    credentials: Callable[[PatientIdentifier], Sequence[Credential]],
+    relying_party: RelyingParty | None,
+    now: datetime,
+) -> ConsentRecord:
+    """Check a consent and its proof.
+
+    Args:
+        record: `{"document": …, "proof": …}`, parsed from JSON.
+        keys: finds the public key of a hospital of the region; None for anybody else, the hub included.
+        credentials: finds the passkeys that were enrolled for a patient.
+        relying_party: the portal; None where patients do not sign.
+        now: aware UTC.
+
+    Raises:
+        PeerDataError: malformed, outside the profile of consents, or not proved; the message says which.
+    """
+    if not isinstance(record, dict) or set(record) != {"document", "proof"}:
+        raise PeerDataError("a consent record has exactly the members document and proof")
+    document, proof = record["document"], record["proof"]
+    if not isinstance(document, dict) or set(document) != {"typ", "id", "version", "resource"}:
+        raise PeerDataError("a consent's document has exactly the members typ, id, version and resource")
+    if document["typ"] != DOCUMENT_TYPE:
+        raise PeerDataError("the document is no consent")
+    id, version = document["id"], document["version"]
+    if not isinstance(id, str) or not 8 <= len(id) <= 64 or not id.isascii() or not id.replace("-", "").isalnum():
+        raise PeerDataError("a consent's id has 8 to 64 letters, digits and hyphens")
+    if type(version) is not int or not 1 <= version <= MAXIMUM_VERSION:
+        raise PeerDataError(f"a consent's version is a whole number from 1 to {MAXIMUM_VERSION}")
+    canonical = canonical_json(document)
+    if len(canonical) > LIMIT_BYTES:
+        raise PeerDataError(f"a consent has at most {LIMIT_BYTES} bytes")
+    consent = consent_from_fhir(document["resource"], id=id, version=version)
+    digest = sha256_hex(canonical)
+    if not isinstance(proof, dict):
+        raise PeerDataError("a consent's proof is an object")
+    if proof.get("kind") == ProofKind.STAFF:
+        hospital = _check_attestation(proof, digest, consent, keys, now)
+        return ConsentRecord(consent, digest, ProofKind.STAFF, hospital)
+    if proof.get("kind") == ProofKind.PASSKEY:
+        known = [one for identifier in sorted(consent.patient) for one in credentials(identifier)]
+        credential = _check_passkey(proof, challenge(document), known, relying_party)
+        return ConsentRecord(consent, digest, ProofKind.PASSKEY, credential.hex())
+    raise PeerDataError("a consent is proved by a passkey or by staff")
+
+
+def follows(new: ConsentRecord, held: ConsentRecord | None) -> bool:
+    """Tell whether a record takes the place of the one that is held under its id; the very same one does not.
+
+    Raises:
+        PeerDataError: it never may: two documents of one version, a withdrawal undone, another patient.
+    """
+    if held is None:
+        return True
+    if new.digest == held.digest:
+        return False
+    if new.consent.patient != held.consent.patient:
+        raise PeerDataError("this consent's id belongs to a consent of another patient")
+    if not held.consent.active:
+        raise PeerDataError("this consent was withdrawn, which is final: a new consent has an id of its own")
+    if new.consent.version == held.consent.version:
+        raise PeerDataError("another document under this consent's id and version is held already")
+    if new.consent.version < held.consent.version:
+        raise PeerDataError("a newer version of this consent is held already")
+    return True
+
+
+def enrol(key: OKPKey, *, hospital: str, patient: Sequence[PatientIdentifier], credentials: Sequence[Credential],
+          now: datetime) -> str:  # fmt: skip
+    """Return the enrolment of a patient's passkeys, signed by the hospital's node."""
+    document = {
+        "typ": ENROLMENT_TYPE,
+        "patient": [{"issuer": one.issuer, "value": one.value} for one in sorted(patient)],
+        "credentials": [{"id": one.id.hex(), "public_key": one.public_key.hex()} for one in credentials],
+        "iat": int(now.timestamp()),
+    }
+    return sign_document(key, sender=hospital, document=document)
+
+
+def read_enrolment(token: str, *, hospital: str, keys: Keys, now: datetime) -> Enrolment:
+    """Check an enrolment that `hospital` signed.
+
+    Raises:
+        PeerDataError: not signed by it, malformed, or signed in the future.
+    """
+    document = verify_document(token, keys, sender=hospital, limit_bytes=LIMIT_BYTES)
+    if not isinstance(document, dict) or set(document) != {"typ", "patient", "credentials", "iat"}:
+        raise PeerDataError("an enrolment has exactly the members typ, patient, credentials and iat")
+    if document["typ"] != ENROLMENT_TYPE:
+        raise PeerDataError("the document is no enrolment")
+    patient, credentials = document["patient"], document["credentials"]
+    if not isinstance(patient, list) or not 1 <= len(patient) <= 50:
+        raise PeerDataError("an enrolment names 1 to 50 identifiers of one patient")
+    if not isinstance(credentials, list) or not 1 <= len(credentials) <= 10:
+        raise PeerDataError("an enrolment has 1 to 10 passkeys")
+    try:
+        identifiers = frozenset(patient_identifier(one["issuer"], one["value"]) for one in patient)
+        keys_read = tuple(Credential(bytes.fromhex(one["id"]), bytes.fromhex(one["public_key"])) for one in credentials)
+    except (KeyError, TypeError, ValueError) as error:
+        raise PeerDataError("an enrolment's identifiers or passkeys are malformed") from error
+    return Enrolment(hospital, identifiers, keys_read, _instant(document["iat"], now))
+
+
+def _check_attestation(proof: Mapping[str, Any], digest: str, consent: Consent, keys: Keys, now: datetime) -> str:
+    if set(proof) != {"kind", "hospital", "attestation"}:
+        raise PeerDataError("a proof by staff has exactly the members kind, hospital and attestation")
+    hospital, token = proof["hospital"], proof["attestation"]
+    if not isinstance(hospital, str) or not isinstance(token, str):
+        raise PeerDataError("a proof's members are text")
+    document = verify_document(token, keys, sender=hospital, limit_bytes=LIMIT_BYTES)
+    if not isinstance(document, dict) or set(document) != {"typ", "sha256", "staff", "iat"}:
+        raise PeerDataError("an attestation has exactly the members typ, sha256, staff and iat")
+    if document["typ"] != ATTESTATION_TYPE or document["sha256"] != digest:
+        raise PeerDataError("the attestation is for another consent")
+    staff = document["staff"]
+    if (
+        not isinstance(staff, list)
+        or len(staff) != 2
+        or not all(isinstance(one, str) and 1 <= len(one.strip()) <= 64 for one in staff)
+        # Not by case or padding either: one person must not count as two.
+        or staff[0].strip().casefold() == staff[1].strip().casefold()
+    ):
+        raise PeerDataError("a consent on paper is attested by two different members of staff")
+    signed = _instant(document["iat"], now)
+    if consent.active:
+        if consent.valid_until is None or consent.valid_until > signed + PAPER_LIFE:
+            raise PeerDataError(f"a consent on paper ends at most {PAPER_LIFE.days} days after it was attested")
+        permits = [one for one in consent.provisions if one.type is ProvisionType.PERMIT]
+        if any(Purpose.HRESCH in one.purposes or not one.purposes for one in permits):
+            raise PeerDataError("a consent on paper names its purposes, and research is none of them")
+    return hospital
+
+
+def _check_passkey(
+    proof: Mapping[str, Any], expected: bytes, known: Sequence[Credential], relying_party: RelyingParty | None
+) -> bytes:
+    if relying_party is None:
+        raise PeerDataError("nobody's passkeys are accepted here: no portal is configured")
+    members = {"kind", "credential", "authenticator_data", "client_data", "signature"}
+    if set(proof) != members or not all(isinstance(proof[name], str) for name in members):
+        raise PeerDataError(f"a proof by passkey has exactly the members {', '.join(sorted(members))}")
+    data = {name: base64url_decode(proof[name]) for name in members - {"kind"}}
+    credential = next((one for one in known if one.id == data["credential"]), None)
+    if credential is None:
+        raise PeerDataError("the passkey is not enrolled for this patient")
+    try:
+        client = CollectedClientData(data["client_data"])
+        authenticator = AuthenticatorData(data["authenticator_data"])
+        key = CoseKey.parse(dict(cbor.decode(credential.public_key)))  # type: ignore[arg-type]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise PeerDataError("the passkey's answer is malformed") from error
+    # WebAuthn Level 2 §7.2, steps 11 to 20.
+    if client.type != CollectedClientData.TYPE.GET.value:
+        raise PeerDataError("the passkey was asked for something else than a signature")
+    if client.challenge != expected:
+        raise PeerDataError("the passkey signed another document")
+    if client.origin not in relying_party.origins or client.cross_origin:
+        raise PeerDataError("the passkey signed on another site than the region's portal")
+    if authenticator.rp_id_hash != bytes.fromhex(sha256_hex(relying_party.id.encode("utf-8"))):
+        raise PeerDataError("the passkey belongs to another site than the region's portal")
+    if not authenticator.is_user_present() or not authenticator.is_user_verified():
+        raise PeerDataError("the phone has not made sure that it was the patient (user verification)")
+    try:
+        key.verify(data["authenticator_data"] + client.hash, data["signature"])
+    except (InvalidSignature, ValueError, NotImplementedError) as error:
+        raise PeerDataError("the passkey's signature does not verify") from error
+    return credential.id
+
+
+def _instant(value: Any, now: datetime) -> datetime:
+    if type(value) is not int or not 0 <= value < 1 << 40:
+        raise PeerDataError("the time of a signature is not a time in seconds")
+    moment = datetime.fromtimestamp(min(value, 253_402_300_799), UTC)
+    if moment > now + FUTURE_TOLERANCE:
+        raise PeerDataError("it was signed in the future: check the clocks")
+    return moment

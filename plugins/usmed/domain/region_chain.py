@@ -1,0 +1,81 @@
+"""Which region manifest is believed: signed by enough key administrators, never older than one seen, not expired.
+
+In the manner of TUF's root metadata (specification 1.0.33, §5.3): a new version needs a threshold of signatures by the
+administrators of the version before it and of its own, so that neither a minority nor a removed administrator can
+change the region; rollback and freeze are refused. The first version is believed because somebody put it there.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from usmed.domain.canonical import sha256_hex
+from usmed.domain.errors import PeerDataError
+from usmed.domain.quorum import Quorum, require, verify_quorum
+from usmed.domain.region import RegionManifest, parse_region
+
+LIMIT_BYTES = 1 << 20
+
+
+class ManifestRefusedError(PeerDataError):
+    """A signed manifest that is not believed; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedRegion:
+    """A manifest that is believed, and the SHA-256 of the bytes that were signed."""
+
+    manifest: RegionManifest
+    digest: str
+
+
+def accept(signed: Any, source: str, trusted: TrustedRegion | None, now: datetime) -> TrustedRegion:
+    """Return the region of a signed manifest if it may take the place of the trusted one.
+
+    Args:
+        signed: the parsed general JWS.
+        source: where it came from, for messages.
+        trusted: the region in use; None for the first.
+        now: aware UTC.
+
+    Raises:
+        ManifestRefusedError: another region, a rollback, a gap, two manifests of one version, no end, or expired.
+        QuorumError: too few signatures, by the administrators of either version.
+        PeerDataError: not such a document.
+        ConfigurationError: a faulty manifest, with every fault and its path.
+    """
+    # Read before it is verified, to learn the keys; nothing of it is believed until the signatures are.
+    unverified = verify_quorum(signed, lambda _: None, threshold=1, limit_bytes=LIMIT_BYTES)
+    digest = sha256_hex(unverified.payload)
+    manifest = parse_region(unverified.document, source)
+    if not manifest.key_servers:
+        raise ManifestRefusedError(f"{source}: a signed manifest names key servers, whose administrators sign it")
+    require(_signatures(signed, manifest), f"{source}: the region manifest, version {manifest.version},")
+    if manifest.expires is None or manifest.expires <= now:
+        # A region that is kept from learning of a new manifest would never learn that somebody was removed.
+        raise ManifestRefusedError(f"{source}: the region manifest, version {manifest.version}, {_end(manifest)}")
+    if trusted is not None and digest != trusted.digest:
+        _check_succession(signed, source, manifest, trusted.manifest)
+    return TrustedRegion(manifest, digest)
+
+
+def _check_succession(signed: Any, source: str, manifest: RegionManifest, before: RegionManifest) -> None:
+    if manifest.region != before.region:
+        raise ManifestRefusedError(f"{source}: it is of the region {manifest.region!r}, not {before.region!r}")
+    if manifest.version != before.version + 1:
+        raise ManifestRefusedError(
+            f"{source}: version {manifest.version} cannot follow version {before.version}, every version is needed"
+        )
+    require(
+        _signatures(signed, before),
+        f"{source}: the region manifest, version {manifest.version}, as the administrators of version {before.version}"
+        " see it,",
+    )
+
+
+def _signatures(signed: Any, judges: RegionManifest) -> Quorum:
+    return verify_quorum(signed, judges.administrator_key, threshold=judges.threshold, limit_bytes=LIMIT_BYTES)
+
+
+def _end(manifest: RegionManifest) -> str:
+    return f"expired at {manifest.expires:%Y-%m-%d %H:%M} UTC" if manifest.expires else "has no end ($.expires)"

@@ -265,7 +265,7 @@ def test_every_command_has_help(usmed: Commands) -> None:
 
 def test_the_hub_refuses_wrong_settings_all_at_once(usmed: Commands) -> None:
     usmed.environment |= {
-        "USMED_PRIVATE_KEY_FILE": str(usmed.folder / "a.key"),
+        "USMED_PRIVATE_KEY_FILE": str(usmed.folder / "iasi.key"),
         "USMED_MAXIMUM_BODY_BYTES": "many",
         "USMED_DATABASE_URL_FILE": "/nowhere",
     }

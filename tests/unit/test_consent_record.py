@@ -185,6 +185,10 @@ NOT_PROVED: dict[str, tuple[Callable[[], Any], str]] = {
     "on another site": (lambda: PHONE.sign(document(), origin="https://portal.example.evil"), "another site"),
     "in a frame": (lambda: PHONE.sign(document(), crossOrigin=True), "another site"),
     "another relying party": (lambda: PHONE.sign(document(), rp="evil.example"), "another site"),
+    "extension data that is cut short": (
+        lambda: {**PHONE.sign(document()), "authenticator_data": base64url(bytes(32) + b"\x85" + bytes(4) + b"\x19")},
+        "malformed",
+    ),
     "at enrolment": (lambda: PHONE.sign(document(), type="webauthn.create"), "something else"),
     "nobody present": (lambda: PHONE.sign(document(), flags=0x04), "user verification"),
     "nobody verified": (lambda: PHONE.sign(document(), flags=0x01), "user verification"),
@@ -264,11 +268,25 @@ def test_versions_go_forward_and_a_withdrawal_is_final() -> None:
     for new, held, reason in (
         (first, second, "newer version"),
         (record(1, end="2027-01-01"), first, "another document"),
+        (record(4, end="2027-01-01"), record(9), "newer version"),
         (record(4), back, "withdrawn, which is final"),
         (record(2), back, "withdrawn, which is final"),
     ):
         with pytest.raises(PeerDataError, match=reason):
             follows(new, held)
+
+
+def test_a_withdrawal_never_loses_against_a_version_number() -> None:
+    assert follows(record(2, status="inactive"), record(2))
+    assert follows(record(2, status="inactive"), record(1000))
+
+
+def test_staff_can_only_take_back_what_the_patient_signed() -> None:
+    what = document(1, end=None)
+    signed = read(what, PHONE.sign(what))
+    with pytest.raises(PeerDataError, match="staff can only take it back"):
+        follows(record(2), signed)
+    assert follows(record(2, status="inactive"), signed)
 
 
 # ---- Enrolments ----

@@ -5,6 +5,7 @@ challenge is their SHA-256), or two members of staff of a hospital attest a cons
 hospital's node signs. Taking a consent back is its next version, with the status `inactive`, proved in the same ways.
 """
 
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -181,6 +182,11 @@ def follows(new: ConsentRecord, held: ConsentRecord | None) -> bool:
         raise PeerDataError("this consent's id belongs to a consent of another patient")
     if not held.consent.active:
         raise PeerDataError("this consent was withdrawn, which is final: a new consent has an id of its own")
+    if not new.consent.active:
+        # Whatever its version: who takes back what an amendment meanwhile changed takes back that too.
+        return True
+    if new.kind is ProofKind.STAFF and held.kind is ProofKind.PASSKEY:
+        raise PeerDataError("the patient signed this consent with a passkey: staff can only take it back")
     if new.consent.version == held.consent.version:
         raise PeerDataError("another document under this consent's id and version is held already")
     if new.consent.version < held.consent.version:
@@ -270,7 +276,7 @@ def _check_passkey(
         client = CollectedClientData(data["client_data"])
         authenticator = AuthenticatorData(data["authenticator_data"])
         key = CoseKey.parse(dict(cbor.decode(credential.public_key)))  # type: ignore[arg-type]
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError, struct.error) as error:
         raise PeerDataError("the passkey's answer is malformed") from error
     # WebAuthn Level 2 §7.2, steps 11 to 20.
     if client.type != CollectedClientData.TYPE.GET.value:
@@ -285,7 +291,7 @@ def _check_passkey(
         raise PeerDataError("the phone has not made sure that it was the patient (user verification)")
     try:
         key.verify(data["authenticator_data"] + client.hash, data["signature"])
-    except (InvalidSignature, ValueError, NotImplementedError) as error:
+    except (InvalidSignature, ValueError, KeyError, TypeError, NotImplementedError) as error:
         raise PeerDataError("the passkey's signature does not verify") from error
     return credential.id
 

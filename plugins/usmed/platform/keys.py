@@ -6,8 +6,10 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
@@ -15,6 +17,7 @@ from joserfc.jwk import OKPKey
 from usmed.domain.errors import ConfigurationError
 
 CERTIFICATE_LIFE = timedelta(days=825)
+SHORTEST_PASSPHRASE = 12
 
 
 def generate_key(path: Path) -> OKPKey:
@@ -26,6 +29,48 @@ def generate_key(path: Path) -> OKPKey:
     key = OKPKey.generate_key("Ed25519", private=True)
     _write_secret(path, key.as_pem(private=True))
     return key
+
+
+def generate_encrypted_key(path: Path, passphrase: str) -> OKPKey:
+    """Make an Ed25519 key and write it to `path` as encrypted PKCS#8 PEM (RFC 5958), readable by its owner only.
+
+    Raises:
+        ConfigurationError: a passphrase of less than twelve characters; the file exists already or cannot be written.
+    """
+    if len(passphrase) < SHORTEST_PASSPHRASE:
+        raise ConfigurationError(str(path), [f"its passphrase must have {SHORTEST_PASSPHRASE} characters or more"])
+    key = Ed25519PrivateKey.generate()
+    encryption = serialization.BestAvailableEncryption(passphrase.encode("utf-8"))
+    _write_secret(path, key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption))
+    return _as_jwk(key)
+
+
+def load_encrypted_key(path: Path, passphrase: str) -> OKPKey:
+    """Read a private Ed25519 key that is encrypted under a passphrase.
+
+    Raises:
+        ConfigurationError: unreadable, not encrypted, another passphrase, or not such a key.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(str(path), [f"cannot be read: {error.strerror}"]) from error
+    if b"ENCRYPTED PRIVATE KEY" not in data:
+        raise ConfigurationError(str(path), ["is not an encrypted PEM private key"])
+    try:
+        key = serialization.load_pem_private_key(data, passphrase.encode("utf-8"))
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigurationError(str(path), ["cannot be opened with this passphrase"]) from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigurationError(str(path), ["is not a private Ed25519 key"])
+    return _as_jwk(key)
+
+
+def _as_jwk(key: Ed25519PrivateKey) -> OKPKey:
+    plain = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return OKPKey.import_key(plain)
 
 
 def load_private_key(path: Path) -> OKPKey:

@@ -1,0 +1,131 @@
+"""The key server's HTTP interface, for hospitals. The signature guard stands in front of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from usmed import __version__
+from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
+from usmed.domain.canonical import canonical_json, parse_json
+from usmed.domain.errors import PeerDataError, RefusedError
+from usmed.domain.region import Hospital, RegionManifest
+from usmed.domain.study_record import parse_identifier
+from usmed.keyserver.tickets import KeyServer
+from usmed.platform.audit_log import AuditLog
+from usmed.platform.signed_http import REQUEST_KEY, error_body
+from usmed.platform.storage import StorageError
+
+MAXIMUM_IDENTIFIERS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the interface needs."""
+
+    server: KeyServer
+    audit: AuditLog
+    region: Callable[[], RegionManifest]
+    clock: Callable[[], datetime]
+    limit_bytes: int
+
+
+def create_app(services: Services) -> Flask:
+    """Build the WSGI application that serves verified requests."""
+    app = Flask(__name__, static_folder=None)
+
+    def post(path: str, members: set[str], handler: Callable[[Hospital, dict[str, Any]], Any]) -> None:
+        def view() -> Response:
+            hospital = services.region().hospitals.get(request.environ[REQUEST_KEY].sender)
+            if hospital is None:
+                return _error(403, "forbidden", "only hospitals of the region are served")
+            if request.mimetype != "application/json":
+                return _error(415, "not-json", "the body must be application/json")
+            body = parse_json(request.get_data(cache=False), limit_bytes=services.limit_bytes)
+            if not isinstance(body, dict) or set(body) != members:
+                raise PeerDataError(f"the body has exactly the members {', '.join(sorted(members))}")
+            return _json(200, handler(hospital, body))
+
+        app.add_url_rule(path, endpoint=path, view_func=view, methods=["POST"])
+
+    def take(hospital: Hospital, body: dict[str, Any]) -> Any:
+        return {"problems": services.server.take(hospital.id, _list(body, "records"), _list(body, "enrolments"))}
+
+    def held(hospital: Hospital, body: dict[str, Any]) -> Any:
+        named = _list(body, "identifiers")
+        if not 1 <= len(named) <= MAXIMUM_IDENTIFIERS:
+            raise PeerDataError(f"identifiers: 1 to {MAXIMUM_IDENTIFIERS}")
+        identifiers = [parse_identifier(one) for one in named]
+        services.audit.append(
+            AuditEvent(
+                services.clock(),
+                AuditEventType.CONSENT,
+                hospital.id,
+                patient=str(identifiers[0]),
+                detail={"what": "asked for"},
+            )
+        ).wait()
+        return services.server.held(identifiers)
+
+    def sign(hospital: Hospital, body: dict[str, Any]) -> Any:
+        problems = services.server.take(hospital.id, _list(body, "records"), _list(body, "enrolments"))
+        signature = services.server.sign_ticket(hospital, body["ticket"])
+        return {"signature": signature, "problems": problems}
+
+    post("/v1/records", {"records", "enrolments"}, take)
+    post("/v1/records/for", {"identifiers"}, held)
+    post("/v1/tickets", {"ticket", "records", "enrolments"}, sign)
+
+    @app.get("/health")
+    def health() -> Response:
+        services.audit.head()
+        return _json(200, {"status": "ok", "version": __version__})
+
+    app.register_error_handler(RefusedError, lambda error: _error(403, error.code, str(error)))
+    app.register_error_handler(PeerDataError, lambda error: _error(400, "bad-request", str(error)))
+    app.register_error_handler(
+        StorageError, lambda error: _error(503, "unavailable", "the database does not answer; try again later")
+    )
+    app.register_error_handler(HTTPException, _http_error)
+
+    @app.after_request
+    def audit_refusal(response: Response) -> Response:
+        # A refused ticket has its own record.
+        if response.status_code in (400, 403, 404, 405, 413, 415) and request.path != "/v1/tickets":
+            _refused(services, f"{response.status_code} {request.method} {request.path}")
+        elif response.status_code in (400, 415):
+            _refused(services, f"{response.status_code} no ticket")
+        return response
+
+    return app
+
+
+def _refused(services: Services, reason: str) -> None:
+    verified = request.environ.get(REQUEST_KEY)
+    agent = verified.sender if verified else request.remote_addr or ""
+    event = AuditEvent(services.clock(), AuditEventType.REFUSED, agent, outcome=Outcome.DENIED, reason=reason)
+    services.audit.append(event).wait()
+
+
+def _list(body: dict[str, Any], name: str) -> list[Any]:
+    value = body[name]
+    if not isinstance(value, list):
+        raise PeerDataError(f"{name}: must be a list")
+    return value
+
+
+def _json(status: int, document: Any) -> Response:
+    return Response(canonical_json(document), status=status, content_type="application/json")
+
+
+def _error(status: int, code: str, message: str) -> Response:
+    return Response(error_body(code, message), status=status, content_type="application/json")
+
+
+def _http_error(error: HTTPException) -> Response:
+    status = error.code or 500
+    code = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(status, "internal")
+    return _error(status, code, error.name)

@@ -1,0 +1,144 @@
+"""The key server's settings: read from the environment, all faults reported at once."""
+
+import getpass
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from joserfc.jwk import OKPKey
+
+from usmed.domain.consent_record import RelyingParty
+from usmed.domain.errors import ConfigurationError
+from usmed.domain.region import RegionManifest
+from usmed.keyserver.tickets import Rates
+from usmed.platform.environment import DATABASE_URL, REGION_FILE, setting
+from usmed.platform.keys import load_encrypted_key, public_key_text
+from usmed.platform.region_file import load_region
+
+ID = "USMED_KEYSERVER_ID"
+KEY_FILE = "USMED_PRIVATE_KEY_FILE"
+PASSPHRASE = "USMED_PASSPHRASE"  # noqa: S105 - the name of a setting
+PATIENTS_PER_HOUR, PATIENTS_PER_DAY = "USMED_PATIENTS_PER_HOUR", "USMED_PATIENTS_PER_DAY"
+MAXIMUM_BODY_BYTES = "USMED_MAXIMUM_BODY_BYTES"
+CERTIFICATE_FILE, TLS_KEY_FILE = "USMED_TLS_CERTIFICATE_FILE", "USMED_TLS_PRIVATE_KEY_FILE"
+ADDRESS, PORT, THREADS = "USMED_LISTEN_ADDRESS", "USMED_KEYSERVER_PORT", "USMED_KEYSERVER_THREADS"
+DEFAULT_DATABASE_URL = "sqlite:///usmed-keyserver.db"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyServerSettings:
+    """What a key server runs with: its id in the region manifest, its key, its limits."""
+
+    id: str
+    key: OKPKey
+    limit_bytes: int = 1 << 20
+    rates: Rates = field(default_factory=Rates)
+    relying_party: RelyingParty | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where the key server answers, over TLS only."""
+
+    address: str
+    port: int
+    threads: int
+    certificate_file: str
+    key_file: str
+
+
+def load_settings(environ: Mapping[str, str]) -> tuple[KeyServerSettings, RegionManifest, str]:
+    """Read the settings; return them with the region and the database's URL.
+
+    Raises:
+        ConfigurationError: listing everything that is wrong.
+    """
+    problems: list[str] = []
+
+    def attempt[T](read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except ConfigurationError as error:
+            problems.extend(f"{error.source}: {problem}" for problem in error.problems)
+            return None
+
+    region = attempt(lambda: load_region(path_of(environ, REGION_FILE)))
+    key = attempt(lambda: load_encrypted_key(path_of(environ, KEY_FILE), passphrase(environ)))
+    url = attempt(lambda: setting(environ, DATABASE_URL, DEFAULT_DATABASE_URL))
+    limit = attempt(lambda: _number(environ, MAXIMUM_BODY_BYTES, 1 << 20, 65536, 1 << 26))
+    defaults = Rates()
+    per_hour = attempt(lambda: _number(environ, PATIENTS_PER_HOUR, defaults.per_hour, 1, 1_000_000))
+    per_day = attempt(lambda: _number(environ, PATIENTS_PER_DAY, defaults.per_day, 1, 10_000_000))
+    id = environ.get(ID, "")
+    if not id:
+        problems.append(f"environment: {ID} is not set")
+    elif region and id not in region.key_servers:
+        problems.append(f"{ID}: there is no key server {id!r} in {environ[REGION_FILE]}")
+    elif region and key and public_key_text(region.key_servers[id].key) != public_key_text(key):
+        problems.append(f"{KEY_FILE}: its public key {public_key_text(key)} is not the one of {id!r} in the region")
+    if problems or not region or not key or not url or not limit or not per_hour or not per_day:
+        raise ConfigurationError("settings of the key server", problems)
+    return KeyServerSettings(id, key, limit, Rates(per_hour, per_day)), region, url
+
+
+def load_listening(environ: Mapping[str, str]) -> Listening:
+    """Read where to answer.
+
+    Raises:
+        ConfigurationError: listing everything that is wrong.
+    """
+    problems: list[str] = []
+    files = {}
+    for name in (CERTIFICATE_FILE, TLS_KEY_FILE):
+        files[name] = environ.get(name, "")
+        if not Path(files[name]).is_file():
+            problems.append(f"{name} must name a file that can be read (make it with: usmed keys certificate)")
+    numbers = {PORT: (8044, 1, 65535), THREADS: (8, 1, 256)}
+    read = {}
+    for name, (default, lowest, highest) in numbers.items():
+        try:
+            read[name] = _number(environ, name, default, lowest, highest)
+        except ConfigurationError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise ConfigurationError("settings of the key server", problems)
+    return Listening(
+        environ.get(ADDRESS) or "0.0.0.0",  # noqa: S104 - hospitals elsewhere have to reach it
+        read[PORT],
+        read[THREADS],
+        files[CERTIFICATE_FILE],
+        files[TLS_KEY_FILE],
+    )
+
+
+def passphrase(environ: Mapping[str, str]) -> str:
+    """Return the passphrase of the key: from a setting, from a file, or asked for at the terminal.
+
+    Raises:
+        ConfigurationError: none is given, and nobody can be asked.
+    """
+    given = setting(environ, PASSPHRASE)
+    if given:
+        return given
+    if not sys.stdin.isatty():
+        raise ConfigurationError("environment", [f"{PASSPHRASE}_FILE is not set, and there is no terminal to ask at"])
+    return getpass.getpass("Passphrase of the key server's key: ")
+
+
+def path_of(environ: Mapping[str, str], name: str) -> Path:
+    """Return the path that a setting names.
+
+    Raises:
+        ConfigurationError: it is not set.
+    """
+    if not environ.get(name):
+        raise ConfigurationError("environment", [f"{name} is not set"])
+    return Path(environ[name])
+
+
+def _number(environ: Mapping[str, str], name: str, default: int, lowest: int, highest: int) -> int:
+    text = environ.get(name) or str(default)
+    if not (text.isascii() and text.isdigit()) or not lowest <= int(text) <= highest:
+        raise ConfigurationError("environment", [f"{name} must be a whole number from {lowest} to {highest}"])
+    return int(text)

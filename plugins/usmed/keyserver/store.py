@@ -1,0 +1,201 @@
+"""The key server's own tables: what was proved to it, and how much each hospital has asked for.
+
+A record is kept as it came, with its proof, so that it can be handed to a server that lacks it and be checked anew.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from usmed.domain.audit import AuditEvent
+from usmed.domain.canonical import canonical_json, parse_json, sha256_hex
+from usmed.domain.consent_record import LIMIT_BYTES, ConsentRecord, Credential, Enrolment, ProofKind, follows
+from usmed.domain.fhir_consent import consent_from_fhir
+from usmed.domain.identifiers import PatientIdentifier
+from usmed.platform.audit_log import append_in
+from usmed.platform.storage import Database
+
+CHAIN = "usmed.keyserver.migrations"
+HOUR_S = 3600
+
+
+def _table(name: str, *columns: str | sa.ColumnClause[bool]) -> sa.TableClause:
+    return sa.table(name, *(sa.column(one) if isinstance(one, str) else one for one in columns))
+
+
+_current = sa.column("current", sa.Boolean)
+_record = _table("consent_record", "id", "digest", "version", _current, "kind", "proved_by", "record", "received")
+_record_patient = _table("consent_patient", "id", "issuer", "value")
+_enrolment = _table("enrolment", "digest", "hospital", "token", "content", "received")
+_enrolment_patient = _table("enrolment_patient", "digest", "issuer", "value")
+_asked = _table("patient_asked_for", "requester", "patient", "hour")
+_state = _table("keyserver_state", "id")
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRecord:
+    """A consent as it is held: read, and as it came."""
+
+    record: ConsentRecord
+    document: Any
+
+
+@dataclass(frozen=True, slots=True)
+class HeldEnrolment:
+    """An enrolment as it is held: read, and as it came (`hospital`, `token`)."""
+
+    enrolment: Enrolment
+    document: dict[str, str]
+
+
+class RecordStore:
+    """Consents, enrolments and requests on disk."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @contextmanager
+    def changing(self) -> Iterator[sa.Connection]:
+        """Give a connection that may change the tables: one at a time, so that versions follow each other."""
+        with self._database.write() as connection:
+            connection.execute(sa.select(_state.c.id).with_for_update())
+            yield connection
+
+    def take(
+        self, connection: sa.Connection, record: ConsentRecord, document: Any, now: datetime, event: AuditEvent
+    ) -> bool:
+        """Take a proved record in; return whether it is new here. Its audit record becomes durable with it.
+
+        Raises:
+            PeerDataError: it may not take the place of what is held (`consent_record.follows`).
+        """
+        consent = record.consent
+        held = self._held(connection, [consent.id])
+        if not follows(record, held[0].record if held else None):
+            return False
+        where = _record.c.id == consent.id
+        connection.execute(sa.update(_record).where(where).values(current=False))
+        connection.execute(
+            sa.insert(_record).values(
+                id=consent.id,
+                digest=record.digest,
+                version=consent.version,
+                current=True,
+                kind=record.kind.value,
+                proved_by=record.by,
+                record=canonical_json(document).decode("utf-8"),
+                received=int(now.timestamp()),
+            )
+        )
+        for one in consent.patient:
+            row = {"id": consent.id, "issuer": one.issuer, "value": one.value}
+            connection.execute(self._database.insert(_record_patient).values(row).on_conflict_do_nothing())
+        append_in(connection, [event])
+        return True
+
+    def enrol(self, connection: sa.Connection, enrolment: Enrolment, token: str, now: datetime) -> bool:
+        """Keep a checked enrolment; return whether it is new here."""
+        digest = sha256_hex(f"{enrolment.hospital} {token}".encode())
+        row = {
+            "digest": digest,
+            "hospital": enrolment.hospital,
+            "token": token,
+            "content": _content(enrolment),
+            "received": int(now.timestamp()),
+        }
+        new = self._database.insert(_enrolment).values(row).on_conflict_do_nothing().returning(_enrolment.c.digest)
+        if connection.execute(new).first() is None:
+            return False
+        patients = [{"digest": digest, "issuer": one.issuer, "value": one.value} for one in enrolment.patient]
+        connection.execute(sa.insert(_enrolment_patient), patients)
+        return True
+
+    def enrolments_of(self, patient: Collection[PatientIdentifier]) -> list[HeldEnrolment]:
+        """Return every enrolment that reaches these identifiers, directly or through others."""
+        known, found = set(patient), dict[str, HeldEnrolment]()
+        with self._database.read() as connection:
+            asked: set[PatientIdentifier] = set()
+            while new := known - asked:
+                asked |= new
+                digests = connection.scalars(
+                    sa.select(_enrolment_patient.c.digest).where(_names(_enrolment_patient, new))
+                ).all()
+                rows = connection.execute(sa.select(_enrolment).where(_enrolment.c.digest.in_(digests))).all()
+                found |= {row.digest: _read_enrolment(row) for row in rows}
+                known |= {number for row in rows for number in found[row.digest].enrolment.patient}
+        return [found[digest] for digest in sorted(found)]
+
+    def records_of(self, patient: Collection[PatientIdentifier]) -> list[HeldRecord]:
+        """Return the newest version of every consent that names one of these identifiers, withdrawn ones too."""
+        with self._database.read() as connection:
+            ids = connection.scalars(sa.select(_record_patient.c.id).where(_names(_record_patient, patient))).all()
+            return self._held(connection, ids)
+
+    def note_patient(
+        self, connection: sa.Connection, requester: str, patient: Iterable[PatientIdentifier], now: datetime
+    ) -> None:
+        """Note that a hospital asked for a patient."""
+        hour = int(now.timestamp()) // HOUR_S
+        row = {"requester": requester, "patient": _patient_key(patient), "hour": hour}
+        connection.execute(self._database.insert(_asked).values(row).on_conflict_do_nothing())
+        connection.execute(sa.delete(_asked).where(_asked.c.hour < hour - 48))
+
+    def patients_asked_for(
+        self, connection: sa.Connection, requester: str, without: Iterable[PatientIdentifier], now: datetime
+    ) -> tuple[int, int]:
+        """Return how many patients a hospital asked for in this hour and in the last 24, not counting one."""
+        hour = int(now.timestamp()) // HOUR_S
+        counted = sa.select(sa.func.count(sa.distinct(_asked.c.patient))).where(
+            _asked.c.requester == requester, _asked.c.patient != _patient_key(without)
+        )
+        this_hour = connection.scalar(counted.where(_asked.c.hour == hour))
+        day = connection.scalar(counted.where(_asked.c.hour > hour - timedelta(days=1) // timedelta(hours=1)))
+        return int(this_hour or 0), int(day or 0)
+
+    def _held(self, connection: sa.Connection, ids: Sequence[str]) -> list[HeldRecord]:
+        rows = connection.execute(
+            sa.select(_record).where(_record.c.id.in_(list(ids)), _current).order_by(_record.c.id)
+        ).all()
+        return [_read(row) for row in rows]
+
+
+def _read(row: Any) -> HeldRecord:
+    # Its proof was checked when it came: a key that left the region since then does not undo what it proved.
+    document = parse_json(row.record.encode("utf-8"), limit_bytes=4 * LIMIT_BYTES)
+    content = document["document"]
+    consent = consent_from_fhir(content["resource"], id=row.id, version=row.version)
+    record = ConsentRecord(consent, row.digest, ProofKind(row.kind), row.proved_by)
+    return HeldRecord(record, document)
+
+
+def _content(enrolment: Enrolment) -> str:
+    document = {
+        "patient": [[one.issuer, one.value] for one in sorted(enrolment.patient)],
+        "credentials": [[one.id.hex(), one.public_key.hex()] for one in enrolment.credentials],
+        "at": int(enrolment.at.timestamp()),
+    }
+    return canonical_json(document).decode("utf-8")
+
+
+def _read_enrolment(row: Any) -> HeldEnrolment:
+    content = json.loads(row.content)
+    enrolment = Enrolment(
+        row.hospital,
+        frozenset(PatientIdentifier(*one) for one in content["patient"]),
+        tuple(Credential(bytes.fromhex(id), bytes.fromhex(key)) for id, key in content["credentials"]),
+        datetime.fromtimestamp(content["at"], UTC),
+    )
+    return HeldEnrolment(enrolment, {"hospital": row.hospital, "token": row.token})
+
+
+def _names(table: sa.TableClause, numbers: Iterable[PatientIdentifier]) -> sa.ColumnElement[bool]:
+    return sa.tuple_(table.c.issuer, table.c.value).in_([(one.issuer, one.value) for one in numbers])
+
+
+def _patient_key(patient: Iterable[PatientIdentifier]) -> str:
+    return sha256_hex("\n".join(map(str, sorted(patient))).encode("utf-8"))

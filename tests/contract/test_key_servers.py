@@ -1,0 +1,423 @@
+"""Three key servers, of which two are needed: what they sign, what they refuse, and what they remember."""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from joserfc.jwk import OKPKey
+from werkzeug.test import Client, TestResponse
+
+from contract.hub_region import Clock, consent
+from usmed.domain.canonical import canonical_json
+from usmed.domain.consent import Purpose
+from usmed.domain.consent_record import (
+    Credential,
+    attest,
+    consent_document,
+    enrol,
+    read_enrolment,
+    read_record,
+)
+from usmed.domain.errors import PeerDataError
+from usmed.domain.identifiers import PatientIdentifier
+from usmed.domain.quorum import assemble, read_signature
+from usmed.domain.region import HUB, RegionManifest, parse_region
+from usmed.domain.request_signature import ANSWER_HEADER, sign_request, verify_answer
+from usmed.domain.ticket import AccessTicket, Staff, verify_ticket
+from usmed.domain.ticket_decision import propose
+from usmed.keyserver.settings import KeyServerSettings
+from usmed.keyserver.store import CHAIN
+from usmed.keyserver.tickets import Rates
+from usmed.keyserver.wsgi import build
+from usmed.platform.audit_log import AuditLog
+from usmed.platform.keys import public_key_text
+from usmed.platform.storage import Database, open_database
+
+CNP = PatientIdentifier("RO-CNP", "1630615123457")
+LOCAL, OTHER = PatientIdentifier("BACAU", "9"), PatientIdentifier("BACAU", "10")
+SERVERS = ["keys-1", "keys-2", "keys-3"]
+HOSPITALS = {"iasi": "SF-SPIRIDON", "bacau": "BACAU"}
+RATES = Rates(per_hour=3, per_day=5)
+STAFF = Staff("ionescu", "radiologist")
+PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
+
+
+@dataclass
+class KeyRegion:
+    """The servers behind test clients, and the keys of everybody."""
+
+    manifest: RegionManifest
+    keys: dict[str, OKPKey]
+    clock: Clock
+    clients: dict[str, Client]
+    audits: dict[str, AuditLog]
+    databases: dict[str, Database]
+
+    def send(self, sender: str, server: str, path: str, document: Any) -> TestResponse:
+        """Post a signed document; check that the answer is signed."""
+        body, jti = canonical_json(document), secrets.token_urlsafe(18)
+        authorization = sign_request(
+            self.keys[sender], sender=sender, receiver=server, method="POST", target=path, body=body,
+            now=self.clock(), jti=jti,
+        )  # fmt: skip
+        answer = self.clients[server].post(
+            path, data=body, headers={"Authorization": authorization}, content_type="application/json"
+        )
+        if ANSWER_HEADER in answer.headers:
+            verify_answer(
+                answer.headers[ANSWER_HEADER], self.manifest.key_of, sender=server, receiver=sender, jti=jti,
+                status=answer.status_code, body=answer.data,
+            )  # fmt: skip
+        return answer
+
+    def record(
+        self, id: str, patient: PatientIdentifier = CNP, version: int = 1, by: str = "iasi", **changes: Any
+    ) -> Any:
+        """Return a consent on paper, attested by a hospital."""
+        provision = {"period": {"start": "2026-11-01", "end": "2027-06-01"}, **changes.pop("provision", {})}
+        resource = consent(patient.issuer, patient.value, provision=provision, **changes)
+        document = consent_document(resource, id=id, version=version)
+        proof = attest(self.keys[by], document, hospital=by, staff=["ionescu", "popa"], now=self.clock())
+        return {"document": document, "proof": proof}
+
+    def enrolment(self, *patient: PatientIdentifier, by: str = "bacau") -> dict[str, str]:
+        """Return an enrolment by a hospital."""
+        token = enrol(
+            self.keys[by], hospital=by, patient=patient, credentials=[Credential(b"c", b"k")], now=self.clock()
+        )
+        return {"hospital": by, "token": token}
+
+    def give(self, *servers: str, records: list[Any] | None = None, enrolments: list[Any] | None = None) -> list[str]:
+        """Bring records to servers; return the problems of the last."""
+        problems: list[str] = []
+        for server in servers or SERVERS:
+            document = {"records": records or [], "enrolments": enrolments or []}
+            answer = self.send("iasi", server, "/v1/records", document)
+            assert answer.status_code == 200, answer.text
+            problems = answer.json["problems"]
+        return problems
+
+    def propose(
+        self, sender: str, records: list[Any], *patient: PatientIdentifier, enrolments: Any = ()
+    ) -> AccessTicket:
+        """Propose the ticket that these records allow."""
+        read = [
+            read_record(one, keys=self.manifest.key_of, credentials=lambda _: (), relying_party=None, now=self.clock())
+            for one in records
+        ]
+        links = [
+            read_enrolment(one["token"], hospital=one["hospital"], keys=self.manifest.key_of, now=self.clock())
+            for one in enrolments
+        ]
+        return propose(
+            jti=secrets.token_urlsafe(18),
+            region="moldova",
+            requester=sender,
+            requester_key=self.keys[sender],
+            staff=STAFF,
+            patient=frozenset(patient or (CNP,)),
+            purpose=Purpose.TREAT,
+            records=read,
+            enrolments=links,
+            issued=self.clock(),
+        )
+
+    def ask(
+        self, sender: str, server: str, ticket: Any, records: list[Any] | None = None, enrolments: Any = ()
+    ) -> tuple[int, Any]:
+        """Ask a server to sign; return status and answer."""
+        document = {"ticket": ticket, "records": records or [], "enrolments": [*enrolments]}
+        answer = self.send(sender, server, "/v1/tickets", document)
+        return answer.status_code, answer.json
+
+
+@pytest.fixture
+def region(new_database_url: Callable[[], str]) -> Iterator[KeyRegion]:
+    keys = {name: OKPKey.generate_key("Ed25519", private=True) for name in (HUB, *HOSPITALS, *SERVERS)}
+    administrators = [public_key_text(OKPKey.generate_key("Ed25519", private=True)) for _ in SERVERS]
+    manifest = parse_region(
+        {
+            "version": 1, "region": "moldova", "name": "Regiunea Moldova", "issued": "2026-11-21T10:00:00Z",
+            "national_number": {"issuer": "RO-CNP", "kind": "ro.cnp"},
+            "hub": {"address": "https://hub:8443", "public_key": public_key_text(keys[HUB])},
+            "hospitals": [
+                {"id": name, "name": name, "address": f"https://{name}:8043", "public_key": public_key_text(keys[name]),
+                 "issuers": [issuer]}
+                for name, issuer in HOSPITALS.items()
+            ],
+            "threshold": 2,
+            "key_servers": [
+                {"id": name, "name": name, "address": f"https://{name}:8044", "public_key": public_key_text(keys[name]),
+                 "administrator": {"name": name, "public_key": administrator}}
+                for name, administrator in zip(SERVERS, administrators, strict=True)
+            ],
+        },
+        "test",
+    )  # fmt: skip
+    clock = Clock()
+    databases = {name: open_database(new_database_url(), [CHAIN]) for name in SERVERS}
+    audits = {name: AuditLog(one) for name, one in databases.items()}
+    clients = {
+        name: Client(
+            build(
+                KeyServerSettings(name, keys[name], rates=RATES), lambda: manifest, databases[name], audits[name], clock
+            )
+        )
+        for name in SERVERS
+    }
+    try:
+        yield KeyRegion(manifest, keys, clock, clients, audits, databases)
+    finally:
+        for name in SERVERS:
+            audits[name].close()
+            databases[name].close()
+
+
+def test_two_of_three_sign_and_the_source_believes_it(region: KeyRegion) -> None:
+    given = [region.record("consent-1", to="bacau")]
+    assert region.give(records=given) == []
+    ticket = region.propose("bacau", given)
+    signatures = []
+    for server in SERVERS[1:]:
+        status, answer = region.ask("bacau", server, ticket.to_json())
+        assert (status, answer["problems"]) == (200, [])
+        key = region.manifest.key_server_key(server)
+        assert key is not None
+        signatures.append(read_signature(answer["signature"], document=ticket.to_json(), key=key, signer=server))
+    believed = verify_ticket(
+        assemble(ticket.to_json(), signatures), region.manifest.key_server_key, threshold=2, region="moldova",
+        requester="bacau", requester_key=region.keys["bacau"], now=region.clock(),
+    )  # fmt: skip
+    assert believed == ticket
+    events = region.audits["keys-2"].tail()
+    assert [one["event"] for one in events] == ["consent", "decision"]
+    assert events[-1]["outcome"] == "success"
+    assert region.audits["keys-2"].verify().unbroken
+
+
+def test_a_server_that_lacks_the_consent_learns_it_from_the_request(region: KeyRegion) -> None:
+    given = [region.record("consent-1", to="bacau")]
+    ticket = region.propose("bacau", given).to_json()
+    assert region.ask("bacau", "keys-1", ticket)[1]["error"] == "no-consent"
+    assert region.ask("bacau", "keys-1", ticket, given)[0] == 200
+    # And keeps it.
+    assert region.ask("bacau", "keys-1", region.propose("bacau", given).to_json())[0] == 200
+
+
+def test_who_has_no_consent_gets_no_signature(region: KeyRegion) -> None:
+    given = [region.record("consent-1", to="bacau")]
+    region.give(records=given)
+    stolen = region.propose("bacau", given).to_json()
+    status, answer = region.ask("iasi", "keys-1", stolen)
+    assert (status, answer["error"]) == (403, "no-consent")
+    assert region.audits["keys-1"].tail()[-1]["outcome"] == "denied"
+    with pytest.raises(PeerDataError):
+        region.propose("iasi", [{"document": {}, "proof": {}}])
+
+
+def test_a_withdrawal_is_final_on_the_server_that_knows_it(region: KeyRegion) -> None:
+    given = [region.record("consent-1", to="bacau")]
+    region.give(records=given)
+    withdrawal = region.record("consent-1", version=2, to="bacau", status="inactive")
+    assert region.give("keys-1", "keys-2", records=[withdrawal]) == []
+    # Two of three know it: no two can be found that do not.
+    ticket = region.propose("bacau", given).to_json()
+    answers = {server: region.ask("bacau", server, ticket, given) for server in SERVERS}
+    assert [answers[server][0] for server in SERVERS] == [403, 403, 200]
+    # An amendment that came in between does not save it.
+    longer = {"period": {"start": "2026-11-01", "end": "2027-07-01"}}
+    assert region.give("keys-3", records=[region.record("consent-1", version=2, to="bacau", provision=longer)]) == []
+    assert region.give("keys-3", records=[withdrawal]) == []
+    assert region.ask("bacau", "keys-3", ticket, given)[0] == 403
+    # The requester's old copy does not undo it, and it is told.
+    assert "withdrawn, which is final" in region.give("keys-1", records=given)[0]
+    assert "withdrawn, which is final" in region.give("keys-1", records=[region.record("consent-1", version=3)])[0]
+
+
+def test_a_server_that_knows_a_denial_refuses_and_tells_what_it_knows(region: KeyRegion) -> None:
+    given = [region.record("consent-1", to="bacau")]
+    region.give(records=given)
+    denial = region.record("consent-2", type="deny", provision={"code": [{"coding": [{
+        "system": "http://dicom.nema.org/resources/ontology/DCM", "code": "MR"}]}]})  # fmt: skip
+    region.give("keys-2", records=[denial])
+    ticket = region.propose("bacau", given).to_json()
+    assert region.ask("bacau", "keys-1", ticket)[0] == 200
+    status, answer = region.ask("bacau", "keys-2", ticket)
+    assert (status, answer["error"]) == (403, "differs")
+    named = {"identifiers": [{"issuer": CNP.issuer, "value": CNP.value}]}
+    held = region.send("bacau", "keys-2", "/v1/records/for", named).json
+    assert held["records"] == [*given, denial]
+    again = region.propose("bacau", held["records"])
+    for server in SERVERS:
+        assert region.ask("bacau", server, again.to_json(), held["records"])[0] == 200
+
+
+def test_identifiers_are_joined_only_by_who_may(region: KeyRegion) -> None:
+    given, link = [region.record("consent-1", to="iasi")], [region.enrolment(CNP, LOCAL)]
+    region.give(records=given)
+    ticket = region.propose("iasi", given, CNP, LOCAL, enrolments=link).to_json()
+    assert region.ask("iasi", "keys-1", ticket)[1]["error"] == "not-one-person"
+    assert region.ask("iasi", "keys-1", ticket, enrolments=link)[0] == 200
+    # iasi does not give out Bacau's numbers; the hub gives out none.
+    for wrong in (region.enrolment(CNP, OTHER, by="iasi"), {"hospital": "iasi", "token": link[0]["token"]}, {}, "x"):
+        assert len(region.give("keys-2", enrolments=[wrong])) == 1
+    hub = {**link[0], "hospital": HUB}
+    assert len(region.give("keys-2", enrolments=[hub])) == 1
+
+
+def test_more_patients_than_usual_need_administrators(region: KeyRegion) -> None:
+    patients = [PatientIdentifier("BACAU", str(number)) for number in range(1, 8)]
+    given = {one: region.record(f"consent-{one.value}", one, by="bacau", to="iasi") for one in patients}
+
+    def ask(one: PatientIdentifier) -> str:
+        status, answer = region.ask("iasi", "keys-1", region.propose("iasi", [given[one]], one).to_json(), [given[one]])
+        return "signed" if status == 200 else str(answer["error"])
+
+    assert [ask(one) for one in patients[:4]] == ["signed", "signed", "signed", "over-rate"]
+    # Who was asked for already may be asked for again.
+    assert ask(patients[0]) == "signed"
+    region.clock.advance(3600)
+    assert [ask(one) for one in patients[3:6]] == ["signed", "signed", "over-rate"]
+    region.clock.advance(24 * 3600)
+    assert ask(patients[6]) == "signed"
+
+
+def test_bad_requests_are_refused_and_change_nothing(region: KeyRegion) -> None:
+    given = [region.record("consent-1", to="bacau")]
+    good = region.propose("bacau", given).to_json()
+    for ticket in (None, [], {}, {**good, "scope": [{"type": "permit"}], "more": 1}, {**good, "exp": good["iat"]}):
+        assert region.ask("bacau", "keys-1", ticket, given)[0] == 400
+    forged = replace(region.propose("bacau", given), requester="iasi").to_json()
+    assert region.ask("bacau", "keys-1", forged, given)[1]["error"] == "differs"
+    for path, document in (
+        ("/v1/records", {"records": {}, "enrolments": []}),
+        ("/v1/records", {"records": []}),
+        ("/v1/records", {"records": [1] * 101, "enrolments": []}),
+        ("/v1/records/for", {"identifiers": []}),
+        ("/v1/records/for", {"identifiers": [{"issuer": "A"}]}),
+        ("/v1/tickets", {"ticket": good}),
+    ):
+        assert region.send("bacau", "keys-1", path, document).status_code == 400, (path, document)
+    assert region.send("bacau", "keys-1", "/v1/nothing", {}).status_code == 404
+    assert region.send(HUB, "keys-1", "/v1/records", {"records": [], "enrolments": []}).status_code == 403
+    assert len(region.give("keys-2", records=[None, {}, {**given[0], "proof": {"kind": "staff"}}])) == 3
+    named = {"identifiers": [{"issuer": CNP.issuer, "value": CNP.value}]}
+    assert region.send("bacau", "keys-2", "/v1/records/for", named).json == {"records": [], "enrolments": []}
+    assert region.clients["keys-1"].get("/health").status_code == 200
+    assert region.clients["keys-1"].post("/v1/tickets", data=b"{}").status_code == 401
+    assert region.audits["keys-1"].verify().unbroken
+
+
+# ---- As a process ----
+
+
+@dataclass
+class Installed:
+    """A key server as its administrator sets it up: files and settings."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def __call__(self, *arguments: Any, **changes: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "usmed", *map(str, arguments)],
+            env={**self.environment, **changes}, cwd=self.folder, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def installed(tmp_path: Path, database_url: str) -> Installed:
+    (tmp_path / "passphrase").write_text("corect cal baterie capsă\n", "utf-8")
+    environment = {
+        "PATH": os.environ["PATH"], "PYTHONPATH": str(PLUGINS), "LC_ALL": "C.UTF-8", "USMED_DATABASE_URL": database_url,
+        "USMED_PASSPHRASE_FILE": str(tmp_path / "passphrase"), "USMED_KEYSERVER_ID": "keys-1",
+        "USMED_PRIVATE_KEY_FILE": str(tmp_path / "key.pem"), "USMED_REGION_FILE": str(tmp_path / "region.yaml"),
+        "USMED_TLS_CERTIFICATE_FILE": str(tmp_path / "tls.pem"),
+        "USMED_TLS_PRIVATE_KEY_FILE": str(tmp_path / "tls.pem.key"), "USMED_LISTEN_ADDRESS": "127.0.0.1",
+    }  # fmt: skip
+    one = Installed(tmp_path, environment)
+    made = one("keyserver", "key", "--out", tmp_path / "key.pem")
+    assert made.returncode == 0, made.stderr
+    others = [public_key_text(OKPKey.generate_key("Ed25519", private=True)) for _ in range(3)]
+    manifest = {
+        "version": 1, "region": "moldova", "name": "Moldova", "issued": "2026-11-21T10:00:00Z", "threshold": 1,
+        "hub": {"address": "https://localhost:8443", "public_key": others[0]},
+        "hospitals": [
+            {"id": "iasi", "name": "Iași", "address": "https://iasi:8043", "public_key": others[1], "issuers": ["A"]}
+        ],
+        "key_servers": [
+            {"id": "keys-1", "name": "Chei 1", "address": "https://localhost:8044", "public_key": made.stdout.strip(),
+             "administrator": {"name": "A. Unu", "public_key": others[2]}}
+        ],
+    }  # fmt: skip
+    (tmp_path / "region.yaml").write_text(yaml.safe_dump(manifest, allow_unicode=True), "utf-8")
+    assert one("keys", "certificate", "--host", "localhost", "--out", tmp_path / "tls.pem").returncode == 0
+    return one
+
+
+def test_the_key_is_nowhere_in_the_clear(installed: Installed) -> None:
+    key = (installed.folder / "key.pem").read_text("ascii")
+    assert key.startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----")
+    assert (installed.folder / "key.pem").stat().st_mode & 0o077 == 0
+    again = installed("keyserver", "key", "--out", installed.folder / "key.pem")
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
+    (installed.folder / "passphrase").write_text("prea scurt")
+    short = installed("keyserver", "key", "--out", installed.folder / "other.pem")
+    assert "must have 12 characters or more" in short.stderr
+    assert not (installed.folder / "other.pem").exists()
+
+
+def test_wrong_settings_are_told_all_at_once_and_nothing_starts(installed: Installed) -> None:
+    refused = installed(
+        "keyserver", "serve", USMED_KEYSERVER_ID="keys-9", USMED_PATIENTS_PER_HOUR="many", USMED_MAXIMUM_BODY_BYTES="1"
+    )
+    assert refused.returncode == 2
+    for fault in ("there is no key server 'keys-9'", "USMED_PATIENTS_PER_HOUR must", "USMED_MAXIMUM_BODY_BYTES must"):
+        assert fault in refused.stderr
+    (installed.folder / "passphrase").write_text("another passphrase")
+    assert "cannot be opened with this passphrase" in installed("keyserver", "serve").stderr
+    nobody = installed("keyserver", "serve", USMED_PASSPHRASE_FILE="")
+    assert "there is no terminal to ask at" in nobody.stderr
+    assert "Traceback" not in refused.stderr + nobody.stderr
+
+
+def test_it_serves_over_tls_and_stops_on_sigterm(installed: Installed) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**installed.environment, "USMED_KEYSERVER_PORT": str(port)}
+    context = ssl.create_default_context(cafile=str(installed.folder / "tls.pem"))
+    command = [sys.executable, "-m", "usmed", "keyserver", "serve"]
+    process = subprocess.Popen(command, cwd=installed.folder, env=environment)
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                with urllib.request.urlopen(f"https://localhost:{port}/health", context=context, timeout=5) as answer:
+                    assert json.load(answer)["status"] == "ok"
+                break
+            except OSError:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    events = [json.loads(one) for one in installed("audit", "tail").stdout.splitlines()]
+    assert [one["detail"]["what"] for one in events] == ["started", "stopped"]
+    assert "unbroken" in installed("audit", "verify").stdout

@@ -151,6 +151,16 @@ def test_asking_again(store: PullStore, state: State) -> None:
         assert (row.attempts, row.due) == (0, SECOND + 5)
 
 
+@pytest.mark.parametrize("state", sorted(set(State) - UNFINISHED))
+def test_asking_again_for_what_was_begun_keeps_what_has_arrived(store: PullStore, state: State) -> None:
+    """Else a part that an earlier try has brought would not be known as a part any more."""
+    bring(store, state)
+    store.set("1.2.3", manifest="a.b.c", verified=b"\1\0")
+    row = ask(store, now=NOW + timedelta(seconds=5))
+    expected = ("", b"") if state is State.COMPLETE else ("a.b.c", b"\1\0")
+    assert (row.manifest, row.verified) == expected
+
+
 def test_lists(store: PullStore) -> None:
     for number, state in enumerate(State):
         bring(store, state, f"1.2.{number}")

@@ -27,7 +27,7 @@ from pydicom.uid import (
 
 from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import PatientIdentifier
-from usmed.hospital.filing import Filing, check_instance, file_under, patient_and_study
+from usmed.hospital.filing import Filing, check_instance, file_under, header_of
 
 # pydicom warns of what other makers wrote; it is read all the same.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -238,10 +238,13 @@ def test_the_right_instance_passes_and_any_other_does_not(syntax: str) -> None:
             check_instance(data, **{**EXPECTED, name: value})
 
 
-def test_patient_and_study() -> None:
-    data = instance(IssuerOfPatientID="A", StudyDate="20200131", Modality="CT")
-    assert patient_and_study(data) == ("_7", "A", "1.2.3", "20200131", "CT")
-    assert patient_and_study(instance()) == ("_7", "", "1.2.3", "", "")
+def test_header_of() -> None:
+    data = instance(IssuerOfPatientID="A", StudyDate="20200131", Modality="CT", PatientBirthDate="19630615")
+    header = header_of(data)
+    wanted = {"PatientID": "_7", "IssuerOfPatientID": "A", "StudyInstanceUID": "1.2.3", "StudyDate": "20200131",
+              "Modality": "CT", "PatientBirthDate": "19630615", "PatientSex": ""}  # fmt: skip
+    assert {name: header[name] for name in wanted} == wanted
+    assert header_of(instance())["Modality"] == ""
 
 
 @pytest.mark.parametrize("data", [b"", b"DICM", b"\0" * 128 + b"DICM", b"x" * 500, b"GIF89a" + bytes(200)], ids=len)

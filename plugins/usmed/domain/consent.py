@@ -86,7 +86,7 @@ class StudyFacts:
 
     Attributes:
         study_instance_uid: StudyInstanceUID.
-        source: the hospital that made the study (for a guest copy: where it came from).
+        source: the hospital that made the study (for a guest copy: where it came from); empty when it is not known.
         modalities: ModalitiesInStudy.
         study_date: StudyDate, or None when the study has none.
     """
@@ -155,7 +155,7 @@ def _may_match(provision: Provision, request: AccessRequest, study: StudyFacts) 
     """A deny holds wherever it cannot be ruled out: an unknown fact counts as fitting."""
     return (
         (not provision.recipients or request.recipient is None or request.recipient in provision.recipients)
-        and (not provision.sources or study.source in provision.sources)
+        and (not provision.sources or not study.source or study.source in provision.sources)
         and (not provision.purposes or request.purpose in provision.purposes)
         and (not provision.modalities or not study.modalities or bool(study.modalities & provision.modalities))
         and (not provision.studies or study.study_instance_uid in provision.studies)

@@ -192,20 +192,14 @@ def _check_letters(dicom: bytes, filing: Filing) -> None:
         raise PeerDataError("the patient's number or its issuer has a letter that the object's character set lacks")
 
 
-def patient_and_study(dicom: bytes) -> tuple[str, str, str, str, str]:
-    """Return PatientID, IssuerOfPatientID, StudyInstanceUID, StudyDate and Modality of a DICOM file.
+def header_of(dicom: bytes) -> dict[str, str]:
+    """Return what identifies the patient and the study of a DICOM file, by keyword; empty text for what it lacks.
 
     Raises:
         PeerDataError: not a DICOM file.
     """
     header = _read(dicom)
-    return (
-        _text(header, "PatientID"),
-        _text(header, "IssuerOfPatientID"),
-        _text(header, "StudyInstanceUID"),
-        _text(header, "StudyDate"),
-        _text(header, "Modality"),
-    )
+    return {keyword: _text(header, keyword) for keyword in _HEADER_TAGS}
 
 
 _PATIENT_ID = 0x00100020
@@ -214,7 +208,10 @@ _IDENTIFYING = (0x00080018, _PATIENT_ID, 0x0020000D)
 _CHANGING = (0x00080005, _PATIENT_ID, 0x00100021, 0x00101002, 0x04000561)
 """PatientID, IssuerOfPatientID, OtherPatientIDsSequence, OriginalAttributesSequence; in what SpecificCharacterSet."""
 
-_HEADER_TAGS = ["PatientID", "IssuerOfPatientID", "StudyInstanceUID", "SOPInstanceUID", "StudyDate", "Modality"]
+_HEADER_TAGS = [
+    "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "SOPInstanceUID",
+    "StudyDate", "Modality",
+]  # fmt: skip
 
 
 _PYDICOM_ERRORS = (

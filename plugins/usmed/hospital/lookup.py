@@ -220,6 +220,8 @@ class FederatedLookup:
         for one in answers:
             if not is_uid(one.study_instance_uid) or one.tags.get("StudyInstanceUID") != one.study_instance_uid:
                 raise PeerDataError(f"{holder} gave an answer without a valid Study Instance UID")
+            if not is_uid(one.tags.get(UNIQUE_KEYS.get(query.level, "StudyInstanceUID"))):
+                raise PeerDataError(f"{holder} gave an answer without the unique key of its level")
             if document["study_instance_uid"] and one.study_instance_uid != document["study_instance_uid"]:
                 raise PeerDataError(f"{holder} answered with another study than the one asked for")
             # Never show one patient's study under another: whom we did not ask about is not shown.

@@ -72,7 +72,7 @@ class Pulls:
         self._thread = threading.Thread(target=self._dispatch, name="pulls", daemon=True)
         # Known before the first request: Orthanc answers a moment before it tells that it has started.
         for row in store.all():
-            if row.state is not State.COMPLETE and (row.state in UNFINISHED or row.manifest):
+            if row.state is not State.COMPLETE:
                 self._mark(row, arriving=True)
 
     # ---- asking ----
@@ -298,14 +298,16 @@ class Pulls:
 
         The row alone cannot: a process that is killed has stored more than it has noted.
         """
-        if row.arrived or not row.manifest:
-            return bool(row.arrived)
+        if row.arrived:
+            return True
         try:
             found = self._archive.study(row.study_instance_uid)
         except ArchiveError:
             return True
+        # Without a manifest it is not known how many there should be; the label, which only a whole study loses, is.
+        fewer = row.instances if row.manifest else 0
         return any(
-            ARRIVING_LABEL in one.labels or (one.patient_id == row.patient_id and one.instances < row.instances)
+            ARRIVING_LABEL in one.labels or (one.patient_id == row.patient_id and one.instances < fewer)
             for one in found
         )
 

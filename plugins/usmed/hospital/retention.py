@@ -67,6 +67,10 @@ class Retention:
                 # Only what carries the mark of a guest copy: images of our own are never deleted.
                 if study.is_guest:
                     self._archive.delete_study(study.orthanc_id)
+            if self._archive.study(row.study_instance_uid):
+                # Somebody took the mark away. It stays another hospital's as long as the pull is known.
+                log.warning("guest copy %s has lost its label and is not deleted", row.study_instance_uid)
+                continue
             self._store.forget_complete(row.study_instance_uid)
             self._audit.append(
                 AuditEvent(

@@ -144,8 +144,11 @@ class PullStore:
                 if row.state is not State.RUNNING:
                     changes |= {"attempts": 0, "due": second}
                 if row.state not in UNFINISHED:
-                    # A finished pull starts afresh; one under way goes on with the source and patient it has.
-                    changes |= asked | {"manifest": "", "verified": b"", "requested_by": requested_by, "reason": ""}
+                    # One under way goes on with the source and patient it has.
+                    changes |= asked | {"requested_by": requested_by, "reason": ""}
+                    if row.state is State.COMPLETE or (row.source, row.patient_id) != (source, patient_id):
+                        # Only then from the beginning. What an earlier try has brought is a part, and known as one.
+                        changes |= {"manifest": "", "verified": b""}
                 self._update(connection, study_instance_uid, changes)
             after = self._locked(connection, study_instance_uid)
         assert after is not None

@@ -97,7 +97,7 @@ def _register(node: Node, archive: OrthancArchive, matching: Matching, configura
     qido = QidoStudies(regional)
     # POST to the same address, STOW-RS, reaches the DICOMweb plugin before it reaches us.
     http.register(f"/{root}/studies", lambda request: _qido(qido, configuration, request), methods="GET,POST")
-    guarded = GuardedRoutes(node.outbound, root, dicomweb.get("Servers", {}), modalities.changed)
+    guarded = GuardedRoutes(node.outbound, archive, root, dicomweb.get("Servers", {}), modalities.changed)
     for pattern, methods, handler in guarded.routes():
         http.register(pattern, handler, methods=methods)
     http.mount("/usmed", node.pages.wsgi_app)

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.study_record import is_date
-from usmed.hospital.archive import Study
-from usmed.hospital.filing import patient_and_study
+from usmed.hospital.archive import Archive, Study
+from usmed.hospital.filing import header_of
 from usmed.hospital.orthanc_host import rest
 from usmed.hospital.orthanc_host.http import Answer, HttpRequest
 from usmed.hospital.outbound import Kind, Outbound
@@ -37,11 +37,13 @@ class GuardedRoutes:
     def __init__(
         self,
         outbound: Outbound,
+        archive: Archive,
         dicomweb_root: str,
         dicomweb_servers: Mapping[str, Any],
         modalities_changed: Callable[[], None],
     ) -> None:
         self._outbound = outbound
+        self._archive = archive
         self._dicomweb_root = dicomweb_root
         self._dicomweb_servers = dicomweb_servers
         self._modalities_changed = modalities_changed
@@ -114,17 +116,20 @@ class GuardedRoutes:
         return Answer(200, rest.post(request.uri, request.body))
 
     def _study_of(self, dicom: bytes) -> Study:
-        patient_id, issuer, study, study_date, modality = patient_and_study(dicom)
+        """Return the study of a file that need not be here; with all its modalities, as far as it is."""
+        header = header_of(dicom)
+        uid = header["StudyInstanceUID"]
+        modalities = {header["Modality"]} if header["Modality"] else set[str]()
         return Study(
             orthanc_id="",
-            study_instance_uid=study,
-            patient_id=patient_id,
-            issuer=issuer,
-            birth_date="",
-            sex="",
-            study_date=study_date if is_date(study_date) else "",
+            study_instance_uid=uid,
+            patient_id=header["PatientID"],
+            issuer=header["IssuerOfPatientID"],
+            birth_date=header["PatientBirthDate"],
+            sex=header["PatientSex"],
+            study_date=header["StudyDate"] if is_date(header["StudyDate"]) else "",
             accession_number="",
-            modalities=(modality,) if modality else (),
+            modalities=tuple(sorted(modalities.union(*(one.modalities for one in self._archive.study(uid))))),
             labels=frozenset(),
             instances=1,
             other_identifiers=(),

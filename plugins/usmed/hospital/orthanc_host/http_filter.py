@@ -92,4 +92,4 @@ class HttpFilter:
             return True
         log.warning("study %s is not served: only a part is here (%s)", study_instance_uid, row.reason or row.state)
         # Nothing here at all: Orthanc says by itself that it does not have it.
-        return not row.arrived
+        return not row.arrived and not self._archive.study(study_instance_uid)

@@ -174,6 +174,9 @@ class DicomMove:
         for study in studies:
             if self._pulls.arriving(study) is not None:
                 self._pulls.wait(study, self._wait_s)
+            if self._pulls.arriving(study) is not None:
+                # What comes later could be of another modality than what is here, and decided on.
+                raise orthanc.OrthancException(17, f"study {study} is not here as a whole, so nothing of it may leave")
         try:
             self._outbound.check_studies(
                 destination, [study for uid in studies for study in self._archive.study(uid)], originator

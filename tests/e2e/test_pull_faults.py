@@ -173,7 +173,8 @@ def _stored(hospital: Hospital, storage: Path, study: Study) -> dict[str, str]:
             continue
         sop, file = one["MainDicomTags"]["SOPInstanceUID"], one["FileUuid"]
         assert sop not in found, f"{sop} is stored twice"
-        found[sop] = hashlib.sha256((storage / file[:2] / file[2:4] / file).read_bytes()).hexdigest()
+        content = (storage / file[:2] / file[2:4] / file).read_bytes()
+        found[sop] = f"{hashlib.sha256(content).hexdigest()} of {len(content)} bytes"
     return found
 
 
@@ -481,7 +482,7 @@ def _comes_whole(world: World, study: Study, held: HeldStudy) -> None:
     _fetch(world.b, study.uid)
     _complete(world.b, study.uid)
     assert _stored(world.b, world.b.folder / "storage", study) == {
-        sop: hashlib.sha256(file).hexdigest() for sop, file in held.files.items()
+        sop: f"{hashlib.sha256(file).hexdigest()} of {len(file)} bytes" for sop, file in held.files.items()
     }
 
 

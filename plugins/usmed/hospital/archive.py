@@ -145,6 +145,10 @@ class Archive(Protocol):
         """Store a DICOM file. If its instance is here already nothing changes, whatever the file holds."""
         ...
 
+    def is_cut_short(self, instance: StoredInstance) -> bool:
+        """Tell whether the file of an instance is shorter on disk than what was stored."""
+        ...
+
     def delete_instance(self, instance_orthanc_id: str) -> None:
         """Delete an instance; one that is gone already is no error."""
         ...

@@ -128,21 +128,26 @@ class Transfer:
         self._archive.label(study, add=[GUEST_LABEL], remove=[ARRIVING_LABEL])
 
     def _check_whole(self, progress: Progress, manifest: StudyManifest, study: str) -> None:
-        """Complete means that every instance is in the archive now, not that it once was.
+        """Complete means that every instance is in the archive now, whole, not that it once was.
 
         Raises:
-            ArchiveError: some are gone (deleted meanwhile); they will be fetched again.
+            ArchiveError: some are gone (deleted meanwhile, or cut short by a full disk); they will be fetched again.
         """
         # Orthanc knows nothing of a study whose last instance was deleted, and says so by an error.
         whole_study_gone = all(one.orthanc_id != study for one in self._archive.study(manifest.study_instance_uid))
         stored = [] if whole_study_gone else self._archive.instances(study)
-        here = {one.sop_instance_uid for one in stored}
+        damaged = [one for one in stored if self._archive.is_cut_short(one)]
+        for one in damaged:
+            self._archive.delete_instance(one.orthanc_id)
+        here = {one.sop_instance_uid for one in stored if one not in damaged}
         gone = [index for index, entry in enumerate(manifest.entries) if entry.sop_instance_uid not in here]
         if gone:
             for index in gone:
                 progress.verified[index] = 0
             self._save(progress)
-            raise ArchiveError(f"{len(gone)} instance(s) disappeared from the archive while the study was arriving")
+            raise ArchiveError(
+                f"{len(gone)} instance(s) disappeared from the archive or were cut short while the study was arriving"
+            )
 
     def _manifest(self, row: PullRow) -> tuple[StudyManifest, bytearray]:
         """Ask for the manifest, at every try anew: the source decides again, and may have more by now.

@@ -57,7 +57,7 @@ def start() -> None:
         log.warning("no hospital is configured: this node stands alone, as a plain Orthanc")
         return
     matching = Matching(configuration)
-    archive = OrthancArchive(matching)
+    archive = OrthancArchive(matching, None if configuration.get("StorageCompression") else storage)
     node = create_node(settings, archive, storage)
     # Here and not when Orthanc has started: a node that the others cannot reach must not look as if it were one.
     node.listener.bind()

@@ -5,114 +5,28 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import requests
 import yaml
 
+from support.key_server import KeyServer
+from support.process import Process, eventually, free_port
 from usmed.platform.keys import generate_certificate, generate_key, public_key_text
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = "/usr/share/orthanc/plugins"
 PASSWORD = "test"
 AUTH = ("admin", PASSWORD)
-
-
-_given_ports: set[int] = set()
-
-
-def free_port(address: str = "127.0.0.1") -> int:
-    """Return a port that nobody uses now, and never the same again: some who get one use it at all addresses."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind((address, 0))
-            port = int(probe.getsockname()[1])
-        if port not in _given_ports:
-            _given_ports.add(port)
-            return port
-
-
-def eventually[T](look: Callable[[], T], timeout_s: float = 20.0, what: str = "") -> T:
-    """Return the first true value that `look` gives."""
-    end = time.monotonic() + timeout_s
-    while True:
-        value = look()
-        if value:
-            return value
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {timeout_s} s: {what or look}")
-        time.sleep(0.05)
-
-
-class Process:
-    """A process of a test, ended by its pid."""
-
-    def __init__(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str], cwd: Path) -> None:
-        self.log = log
-        self._arguments, self._environment, self._cwd = list(arguments), dict(environment), cwd
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it."""
-        with self.log.open("ab") as output:
-            self._process = subprocess.Popen(
-                self._arguments, stdout=output, stderr=output, env={**os.environ, **self._environment}, cwd=self._cwd
-            )
-
-    @property
-    def pid(self) -> int:
-        """Return its process number."""
-        assert self._process is not None
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """Tell whether it runs."""
-        return self._process is not None and self._process.poll() is None
-
-    def stop(self, how: int = signal.SIGTERM, timeout_s: float = 30.0) -> int:
-        """End it and return its exit code."""
-        if self._process is None:
-            return 0
-        if self._process.poll() is None:
-            self._process.send_signal(how)
-        try:
-            return self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            raise
-
-    @property
-    def exit_code(self) -> int | None:
-        """Return the exit code, or None while it runs; negative: the signal that ended it."""
-        return self._process.poll() if self._process is not None else None
-
-    def suspend(self) -> None:
-        """Let it accept connections and never answer."""
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it go on."""
-        os.kill(self.pid, signal.SIGCONT)
-
-    def wait(self, timeout_s: float = 30.0) -> int:
-        """Wait for it to end by itself; return its exit code."""
-        assert self._process is not None
-        return self._process.wait(timeout_s)
-
-    def text(self) -> str:
-        """Return what it has logged."""
-        return self.log.read_text("utf-8", "replace")
+CLERK = ("clerk", PASSWORD)
 
 
 class Hospital:
@@ -206,6 +120,8 @@ class Hospital:
         document = json.loads(re.sub(r"^\s*//.*$", "", text, flags=re.M))
         for section, members in self.section.items():
             document["Usmed"].setdefault(section, {}).update(members)
+        # Two people, as a consent on paper needs them.
+        document["RegisteredUsers"] = {**document["RegisteredUsers"], CLERK[0]: CLERK[1]}
         document.update(self.orthanc)
         if self.plain:
             document["Plugins"] = [one for one in document["Plugins"] if "Python" not in one]
@@ -261,6 +177,21 @@ class Hospital:
         """Store an instance over REST."""
         answer = self.post("/instances", data=dicom)
         answer.raise_for_status()
+        return dict(answer.json())
+
+    def attest(self, resource: Mapping[str, Any]) -> dict[str, Any]:
+        """Record a consent on paper at the desk: the clerk writes it down, the administrator confirms it."""
+        draft = self._desk("", {"Resource": resource}, CLERK)
+        return self._desk(f"/{draft['ID']}/confirmation", {"Sha256": draft["Sha256"]}, AUTH)
+
+    def withdraw(self, consent_id: str) -> dict[str, Any]:
+        """Take a consent back that was recorded at this desk."""
+        draft = self._desk(f"/{consent_id}/withdrawal", {}, CLERK)
+        return self._desk(f"/{consent_id}/confirmation", {"Sha256": draft["Sha256"]}, AUTH)
+
+    def _desk(self, path: str, body: Mapping[str, Any], who: tuple[str, str]) -> dict[str, Any]:
+        answer = requests.post(f"{self.url}/usmed/consents{path}", json=body, auth=who, timeout=60)
+        assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
     def audit(self) -> list[dict[str, Any]]:
@@ -362,10 +293,19 @@ class Hub:
 
 
 class Region:
-    """Hospitals and their hub."""
+    """Hospitals, their hub and, if there are any, key servers of which `threshold` have to agree."""
 
-    def __init__(self, folder: Path, hospitals: Sequence[Hospital], hub: Hub) -> None:
-        self.folder, self.hub = folder, hub
+    def __init__(
+        self,
+        folder: Path,
+        hospitals: Sequence[Hospital],
+        hub: Hub,
+        key_servers: Sequence[KeyServer] = (),
+        *,
+        threshold: int = 0,
+    ) -> None:
+        self.folder, self.hub, self.threshold = folder, hub, threshold
+        self.key_servers = {one.id: one for one in key_servers}
         self.hospitals = {one.id: one for one in hospitals}
         self.file = folder / "region.yaml"
 
@@ -380,12 +320,19 @@ class Region:
             "hub": self.hub.member(),
             "hospitals": [one.member() for one in self.hospitals.values() if not one.plain] + list(extra),
         }
+        if self.key_servers:
+            document |= {
+                "threshold": self.threshold,
+                "key_servers": [one.member() for one in self.key_servers.values()],
+            }
         self.file.write_text(yaml.safe_dump(document, allow_unicode=True), "utf-8")
 
     def start(self, extra: Sequence[Mapping[str, Any]] = ()) -> None:
         """Start the hub, then the hospitals."""
         self.write_manifest(extra)
         self.hub.start(self.file)
+        for one in self.key_servers.values():
+            one.start(self.file)
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda one: one.start(self.file), self.hospitals.values()))
 
@@ -394,6 +341,8 @@ class Region:
         with ThreadPoolExecutor() as pool:
             ends = {one.id: pool.submit(one.stop) for one in self.hospitals.values()}
         self.hub.stop()
+        for server in self.key_servers.values():
+            server.stop()
         crashed = {name: code for name, end in ends.items() if (code := end.result()) not in (0, -signal.SIGKILL)}
         assert crashed == {}, crashed
 
@@ -437,3 +386,11 @@ def permit(
         "dateTime": "2026-01-01",
         "provision": {"type": kind, **({"actor": actors} if actors else {}), **provision},
     }
+
+
+def on_paper(resource: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a consent of `permit` as it can be given on paper: for treatment, and for less than a year."""
+    today = datetime.now(UTC).date()
+    period = {"start": "2026-01-01", "end": (today + timedelta(days=300)).isoformat()}
+    purpose = [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActReason", "code": "TREAT"}]
+    return {**resource, "provision": {"period": period, "purpose": purpose, **resource["provision"]}}

@@ -65,6 +65,13 @@ class Known:
         pass
 
 
+class NoKeyServers:
+    needed = False
+
+    def forget(self) -> None:
+        pass
+
+
 class Log:
     def __init__(self) -> None:
         self.events: list[AuditEvent] = []
@@ -88,7 +95,8 @@ def make(log: Log) -> Iterator[Make]:
     def build(peers: Any, resolution: Resolution | None = None, deadline_s: float = 0.4) -> FederatedLookup:
         known = resolution or Resolution(frozenset({HERE, THERE}), tuple(peers.answers))
         lookup = FederatedLookup(
-            hospital="parhon", naming=NAMING, identities=Known(known), client=peers,  # type: ignore[arg-type]
+            hospital="parhon", naming=NAMING, identities=Known(known), tickets=NoKeyServers(),  # type: ignore[arg-type]
+            client=peers,
             circuit=Circuit(30, time.monotonic), audit=log, clock=lambda: datetime.now(UTC),  # type: ignore[arg-type]
             deadline_s=deadline_s, cache_s=10,
         )  # fmt: skip
@@ -197,7 +205,7 @@ def test_no_answer_breaks_the_lookup(document: Any) -> None:
     peers = Peers({"bad": {"answers": document} if not isinstance(document, dict) else document})
     lookup = FederatedLookup(
         hospital="parhon", naming=NAMING, identities=Known(Resolution(frozenset({THERE}), ("bad",))),  # type: ignore[arg-type]
-        client=peers, circuit=Circuit(30, time.monotonic), audit=Log(),  # type: ignore[arg-type]
+        tickets=NoKeyServers(), client=peers, circuit=Circuit(30, time.monotonic), audit=Log(),  # type: ignore[arg-type]
         clock=lambda: datetime.now(UTC), deadline_s=5, cache_s=10,
     )  # fmt: skip
     try:

@@ -44,7 +44,7 @@ def ticket(*records: ConsentRecord, patient: Any = (CNP,), enrolments: Any = (),
 def judged(one: AccessTicket, *records: ConsentRecord, enrolments: Any = (), **changes: Any) -> str:
     """Return the code of the refusal, or nothing."""
     arguments: dict[str, Any] = {
-        "region": "moldova", "sender": "parhon", "sender_key": KEY, "now": NOW, **changes,
+        "region": "moldova", "recipients": {"parhon", "regional"}, "sender_key": KEY, "now": NOW, **changes,
     }  # fmt: skip
     try:
         judge(one, records=records, enrolments=enrolments, **arguments)
@@ -75,7 +75,6 @@ CHANGED: dict[str, dict[str, Any]] = {
     "no scope": {"scope": ()},
     "another patient": {"patient": frozenset({VICTIM})},
     "one patient more": {"patient": frozenset({CNP, VICTIM})},
-    "another hospital": {"requester": "regional"},
     "another region": {"region": "sud"},
     "another key": {"key_thumbprint": "x" * 43},
     "a longer life": {"expires": NOW + timedelta(hours=1)},
@@ -93,8 +92,15 @@ def test_what_a_requester_cannot_slip_in(changes: dict[str, Any]) -> None:
     assert judged(replace(one, **changes), known) != ""
 
 
-def test_who_sends_it_must_be_whom_it_is_for() -> None:
-    assert judged(ticket(record()), record(), sender="regional") == DIFFERS
+def test_for_another_hospital_counts_what_is_said_to_that_one() -> None:
+    """A source that sends asks for whoever receives; nobody but the source can use what it gets."""
+    known = record("c-1", replace(PERMIT, recipients=frozenset({"parhon"})))
+    assert judged(replace(ticket(known), requester="regional"), known) == NO_CONSENT
+    assert judged(ticket(known), known, sender_key=OTHER_KEY) == DIFFERS
+
+
+def test_it_is_bound_to_who_asks_for_it_and_for_a_hospital_of_the_region() -> None:
+    assert judged(ticket(record()), record(), recipients={"regional"}) == NO_CONSENT
     assert judged(ticket(record()), record(), sender_key=OTHER_KEY) == DIFFERS
 
 
@@ -152,7 +158,7 @@ def test_no_ticket_permits_what_the_consents_deny(
         one = ticket(*records, patient=identifiers, requester=requester)
     except RefusedError:
         return
-    assert judged(one, *records, sender=requester) == ""
+    assert judged(one, *records) == ""
     now = NOW + timedelta(seconds=later_s)
     expected = decide(consents, AccessRequest(requester, Purpose.TREAT), study, now).permitted
     if now < one.expires:

@@ -168,6 +168,12 @@ def read_record(
     raise PeerDataError("a consent is proved by a passkey or by staff")
 
 
+def held_record(document: Mapping[str, Any], kind: ProofKind, by: str) -> ConsentRecord:
+    """Read a document whose proof was checked when it came: a key that left the region since does not undo it."""
+    consent = consent_from_fhir(document["resource"], id=document["id"], version=document["version"])
+    return ConsentRecord(consent, sha256_hex(canonical_json(dict(document))), kind, by)
+
+
 def follows(new: ConsentRecord, held: ConsentRecord | None) -> bool:
     """Tell whether a record takes the place of the one that is held under its id; the very same one does not.
 

@@ -44,6 +44,11 @@ def _validator() -> Any:
     return jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": pattern})(schema)
 
 
+def prepare() -> None:
+    """Load what checks a resource, which its first use would do."""
+    _validator()
+
+
 def consent_from_fhir(resource: Any, *, id: str, version: int) -> Consent:
     """Read a FHIR R4 Consent resource.
 

@@ -5,7 +5,7 @@ request brought along, and signs only if both are the same. A server that knows 
 another ticket and refuses; the requester learns what it lacks and proposes anew.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from joserfc.jwk import OKPKey
@@ -121,7 +121,7 @@ def judge(
     ticket: AccessTicket,
     *,
     region: str,
-    sender: str,
+    recipients: Collection[str],
     sender_key: OKPKey,
     records: Sequence[ConsentRecord],
     enrolments: Sequence[Enrolment],
@@ -129,10 +129,14 @@ def judge(
 ) -> None:
     """Agree to a proposed ticket, or refuse.
 
+    Who receives need not be who asks: a source that sends to another hospital asks for it. The ticket is bound to the
+    sender's key all the same, so that nobody but the sender can make anything of it.
+
     Args:
         ticket: what the sender proposes.
         region: this server's region.
-        sender, sender_key: the hospital that signed the request, verified, and its key.
+        recipients: the hospitals of the region.
+        sender_key: the key of the hospital that signed the request, verified.
         records, enrolments: what this server holds, after it has taken in what the request brought.
         now: aware UTC.
 
@@ -146,10 +150,12 @@ def judge(
         raise RefusedError(MALFORMED, f"a ticket lives at most {LIFE.total_seconds():.0f} s")
     if ticket.purpose is not Purpose.TREAT:
         raise RefusedError(NO_CONSENT, f"a ticket for {ticket.purpose} is not given automatically")
+    if ticket.requester not in recipients:
+        raise RefusedError(NO_CONSENT, f"there is no hospital {ticket.requester!r} in this region")
     expected = propose(
         jti=ticket.jti,
         region=region,
-        requester=sender,
+        requester=ticket.requester,
         requester_key=sender_key,
         staff=ticket.staff,
         patient=ticket.patient,

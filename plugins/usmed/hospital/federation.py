@@ -1,4 +1,4 @@
-"""The listener for the other hospitals: three routes, every request signed, nothing of Orthanc behind them.
+"""The listener for the other hospitals: four routes, every request signed, nothing of Orthanc behind them.
 
 It is a server of its own, so that other hospitals never reach Orthanc's REST API and cannot use up its threads.
 """
@@ -21,6 +21,8 @@ from cheroot.wsgi import Server
 from usmed.domain.canonical import canonical_json, parse_json
 from usmed.domain.errors import ConfigurationError, PeerDataError, RefusedError, UsmedError
 from usmed.domain.request_signature import SignedRequest, sign_document
+from usmed.hospital.changes import Changes
+from usmed.hospital.desk import HOSPITAL_PATH as RECORDS_PATH
 from usmed.hospital.lookup import LOOKUP_PATH
 from usmed.hospital.release import Release
 from usmed.hospital.settings import FederationSettings
@@ -42,14 +44,18 @@ _JSON = "application/json"
 class FederationApplication:
     """The WSGI application behind the signature guard."""
 
-    def __init__(self, release: Release, identity: Identity, limit_bytes: int, refused: Refused) -> None:
+    def __init__(
+        self, release: Release, changes: Changes, identity: Identity, limit_bytes: int, refused: Refused
+    ) -> None:
         self._refused = refused
         self._release = release
+        self._changes = changes
         self._identity = identity
         self._limit_bytes = limit_bytes
         self._routes: dict[str, Callable[[str, Any], dict[str, Any]]] = {
             LOOKUP_PATH: release.lookup,
             MANIFEST_PATH: self._manifest,
+            RECORDS_PATH: self._records,
         }
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -88,6 +94,11 @@ class FederationApplication:
     def _manifest(self, sender: str, document: Any) -> dict[str, Any]:
         manifest = self._release.manifest(sender, document)
         return {"manifest": sign_document(self._identity.key, sender=self._identity.id, document=manifest.to_json())}
+
+    def _records(self, sender: str, document: Any) -> dict[str, Any]:
+        if not isinstance(document, dict) or set(document) != {"records", "enrolments"}:
+            raise PeerDataError("the body has exactly the members records and enrolments")
+        return {"problems": self._changes.told(sender, document["records"], document["enrolments"])}
 
 
 def _answer(start_response: StartResponse, status: str, body: bytes) -> Iterable[bytes]:

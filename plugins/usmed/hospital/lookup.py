@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -25,8 +25,10 @@ from usmed.domain.lookup import (
 )
 from usmed.domain.region import HUB
 from usmed.domain.study_record import parse_identifier
+from usmed.domain.ticket_decision import NO_CONSENT
 from usmed.hospital.circuit import Circuit
 from usmed.hospital.identities import Identities, Poster, Resolution
+from usmed.hospital.tickets import KEY_SERVERS, NoTicketError, Tickets
 from usmed.platform.audit_log import AuditLog
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,8 @@ log = logging.getLogger(__name__)
 LOOKUP_PATH = "/federation/v1/lookup"
 LIMIT_BYTES = 8 << 20
 MAXIMUM_ANSWERS = 5000
+TICKET_SHARE = 0.5
+"""What the key servers may take of the time that a lookup has left."""
 NOTHING_SECONDS = 1.5
 """How long it is remembered that nobody has anything. Workstations ask the same several times in a row."""
 
@@ -56,6 +60,7 @@ class FederatedLookup:
         hospital: str,
         naming: Naming,
         identities: Identities,
+        tickets: Tickets,
         client: Poster,
         circuit: Circuit,
         audit: AuditLog,
@@ -66,6 +71,7 @@ class FederatedLookup:
         self._hospital = hospital
         self._naming = naming
         self._identities = identities
+        self._tickets = tickets
         self._client = client
         self._circuit = circuit
         self._audit = audit
@@ -101,8 +107,10 @@ class FederatedLookup:
         resolution = self._identities.resolve(selector, end - time.monotonic())
         if not resolution.holders:
             result = RemoteAnswers(missing={HUB: resolution.warning} if resolution.warning else {})
+        elif self._tickets.needed:
+            result = self._ask_with_ticket(query, selector, resolution, agent, end)
         else:
-            result = self._ask_all(query, selector, resolution, end)
+            result = self._ask_all(query, selector, resolution, None, end)
         self._record(query, selector, agent, result)
         with self._lock:
             if len(self._answers) > 2000:
@@ -118,6 +126,7 @@ class FederatedLookup:
         with self._lock:
             self._answers.clear()
         self._identities.forget()
+        self._tickets.forget()
 
     def unreachable(self) -> Mapping[str, str]:
         """Return the hospitals that are being left alone, with the reason."""
@@ -128,8 +137,26 @@ class FederatedLookup:
         """Stop asking."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _ask_all(self, query: Query, selector: Selector, resolution: Resolution, end: float) -> RemoteAnswers:
-        document = self._request(query, selector, resolution)
+    def _ask_with_ticket(
+        self, query: Query, selector: Selector, resolution: Resolution, agent: str, end: float
+    ) -> RemoteAnswers:
+        left_s = end - time.monotonic()
+        try:
+            held = self._tickets.get(resolution.identifiers, agent, deadline_s=TICKET_SHARE * left_s)
+        except NoTicketError as error:
+            missing = {HUB: resolution.warning} if resolution.warning else {}
+            if error.code != NO_CONSENT:
+                # Without consent the answer is that about nobody. Anything else is worth telling.
+                missing[KEY_SERVERS] = str(error)
+            return RemoteAnswers(missing=missing, identifiers=resolution.identifiers)
+        # What is proved to be the same person's counts, whatever the hub knows; what is not, nobody would answer.
+        covered = replace(resolution, identifiers=held.ticket.patient)
+        return self._ask_all(query, selector, covered, held.signed, end)
+
+    def _ask_all(
+        self, query: Query, selector: Selector, resolution: Resolution, ticket: Any, end: float
+    ) -> RemoteAnswers:
+        document = self._request(query, selector, resolution, ticket)
         missing: dict[str, str] = {HUB: resolution.warning} if resolution.warning else {}
         asked, tried = {}, {}
         for holder in resolution.holders:
@@ -159,7 +186,7 @@ class FederatedLookup:
         level = Level.STUDY if query.level is Level.PATIENT else query.level
         return RemoteAnswers(tuple(merge_holders(level, answers)), missing, resolution.identifiers)
 
-    def _request(self, query: Query, selector: Selector, resolution: Resolution) -> dict[str, Any]:
+    def _request(self, query: Query, selector: Selector, resolution: Resolution, ticket: Any) -> dict[str, Any]:
         level = Level.STUDY if query.level is Level.PATIENT else query.level
         # The patient is named by identifiers, each with its issuer, never by a bare number.
         keys = {k: v for k, v in query.keys.items() if k not in ("PatientID", "IssuerOfPatientID")}
@@ -174,7 +201,7 @@ class FederatedLookup:
             "tags": tags,
             "case_sensitive": query.case_sensitive,
             "purpose": Purpose.TREAT.value,
-            "ticket": None,
+            "ticket": ticket,
         }
 
     def _ask(

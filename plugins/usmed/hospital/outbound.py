@@ -10,11 +10,11 @@ from datetime import datetime
 from enum import StrEnum
 
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
-from usmed.domain.consent import Purpose
+from usmed.domain.consent import Decision, Purpose
 from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.identifiers import Naming
 from usmed.hospital.archive import Archive, Study
-from usmed.hospital.release import Release
+from usmed.hospital.permission import Permissions
 from usmed.hospital.settings import ForeignSettings, OwnSettings
 from usmed.hospital.store import PullStore
 from usmed.platform.audit_log import AuditLog
@@ -53,7 +53,7 @@ class Outbound:
         hospital: str,
         naming: Naming,
         archive: Archive,
-        release: Release,
+        permissions: Permissions,
         pulls: PullStore,
         audit: AuditLog,
         clock: Callable[[], datetime],
@@ -63,7 +63,7 @@ class Outbound:
         self._hospital = hospital
         self._naming = naming
         self._archive = archive
-        self._release = release
+        self._permissions = permissions
         self._pulls = pulls
         self._audit = audit
         self._clock = clock
@@ -107,7 +107,7 @@ class Outbound:
             return
         refused = []
         for study in studies:
-            decision = self._release.decide(study, self._source(study), destination.hospital, Purpose.TREAT)
+            decision, ticket_id = self._decide(study, destination.hospital, agent)
             self._audit.append(
                 AuditEvent(
                     at=self._clock(),
@@ -118,7 +118,11 @@ class Outbound:
                     study_instance_uid=study.study_instance_uid,
                     outcome=Outcome.SUCCESS if decision.permitted else Outcome.DENIED,
                     reason=decision.reason,
-                    detail={"consent": decision.consent_id, "destination": destination.name},
+                    detail={
+                        "consent": decision.consent_id,
+                        "ticket": ticket_id,
+                        "destination": destination.name,
+                    },
                 )
             ).wait()
             if not decision.permitted:
@@ -130,6 +134,13 @@ class Outbound:
                 f" there: {'; '.join(refused[:10])}. If it is one of ours, an administrator lists it under"
                 f" Usmed.Own.{destination.kind}.",
             )
+
+    def _decide(self, study: Study, recipient: str | None, agent: str) -> tuple[Decision, str]:
+        try:
+            permission = self._permissions.to_send(study, recipient, Purpose.TREAT, agent)
+        except RefusedError as error:
+            return Decision(False, "", str(error)), ""
+        return permission.decide(study, self._source(study)), permission.ticket_id
 
     def _source(self, study: Study) -> str:
         row = self._pulls.get(study.study_instance_uid)

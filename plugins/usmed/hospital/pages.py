@@ -6,19 +6,19 @@ from typing import Any
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from usmed.domain.canonical import parse_json
-from usmed.domain.errors import PeerDataError, UsmedError
+from usmed.domain.errors import PeerDataError, RefusedError, UsmedError
 from usmed.domain.identifiers import Naming, is_uid, orthanc_id
 from usmed.domain.lookup import Level, Query, Selector
 from usmed.domain.pull import UNFINISHED, State
 from usmed.hospital.archive import Archive
+from usmed.hospital.desk import Desk
+from usmed.hospital.desk_pages import create_desk_pages
 from usmed.hospital.feed import Feed
 from usmed.hospital.fetch import Fetch
 from usmed.hospital.lookup import FederatedLookup
+from usmed.hospital.page_requests import agent, json_body, text
 from usmed.hospital.pulls import Pulls
 from usmed.hospital.region_panel import RegionPanel, plain_reason
-
-LIMIT_BYTES = 64 << 10
 
 
 def create_pages(
@@ -30,14 +30,17 @@ def create_pages(
     pulls: Pulls,
     lookup: FederatedLookup,
     feed: Feed,
+    desk: Desk,
     hospital_name: Callable[[str], str],
 ) -> Flask:
     """Return the application; Orthanc's HTTP server mounts it and has authenticated whoever calls."""
     app = Flask(__name__)
+    app.register_blueprint(create_desk_pages(desk), url_prefix="/consents")
 
     @app.errorhandler(UsmedError)
     def failed(error: UsmedError) -> tuple[Response, int]:
-        return jsonify(error=type(error).__name__, message=str(error)), 400 if isinstance(error, PeerDataError) else 503
+        status = 400 if isinstance(error, PeerDataError) else 403 if isinstance(error, RefusedError) else 503
+        return jsonify(error=type(error).__name__, message=str(error)), status
 
     @app.errorhandler(HTTPException)
     def no_page(error: HTTPException) -> Response:
@@ -50,11 +53,11 @@ def create_pages(
     # Numbers such as 123/2024 are common.
     @app.get("/patients/<path:patient_id>")
     def patient(patient_id: str) -> Response:
-        return jsonify(panel.patient(patient_id, _agent(), request.args.get("issuer", "")))
+        return jsonify(panel.patient(patient_id, agent(), request.args.get("issuer", "")))
 
     @app.get("/region")
     def region() -> Response:
-        return jsonify(panel.named(request.args, _agent()))
+        return jsonify(panel.named(request.args, agent()))
 
     @app.get("/orthanc-patients/<resource>")
     def orthanc_patient(resource: str) -> tuple[Response, int] | Response:
@@ -62,14 +65,14 @@ def create_pages(
         if not studies:
             return jsonify(error="unknown", message="there is no such patient here"), 404
         own = next((one for one in studies if not one.is_guest), studies[0])
-        return jsonify(panel.patient(own.patient_id, _agent(), own.issuer))
+        return jsonify(panel.patient(own.patient_id, agent(), own.issuer))
 
     @app.get("/orthanc-studies/<resource>")
     def orthanc_study(resource: str) -> tuple[Response, int] | Response:
         study = archive.study_by_orthanc_id(resource)
         if study is None:
             return jsonify(error="unknown", message="there is no such study here"), 404
-        return jsonify(panel.study(study, _agent()))
+        return jsonify(panel.study(study, agent()))
 
     @app.get("/orthanc-studies/<resource>/arriving")
     def arriving(resource: str) -> Response:
@@ -87,10 +90,10 @@ def create_pages(
 
     @app.post("/fetch")
     def fetch_study() -> tuple[Response, int] | Response:
-        uid = _body().get("StudyInstanceUID")
+        uid = json_body().get("StudyInstanceUID")
         if not isinstance(uid, str) or not is_uid(uid):
             raise PeerDataError("StudyInstanceUID: is missing or not a UID")
-        row = fetch.begin(uid, _agent())
+        row = fetch.begin(uid, agent())
         if row is None:
             here = archive.study(uid)
             if here:
@@ -100,9 +103,9 @@ def create_pages(
 
     @app.post("/arrivals")
     def arrival() -> Response:
-        body = _body()
-        identifier = naming.identify(_text(body, "PatientID"), _text(body, "IssuerOfPatientID"))
-        answers = fetch.arrived(Selector(identifier=identifier), _agent())
+        body = json_body()
+        identifier = naming.identify(text(body, "PatientID"), text(body, "IssuerOfPatientID"))
+        answers = fetch.arrived(Selector(identifier=identifier), agent())
         return jsonify(
             Studies=len(answers.answers),
             Missing={hospital_name(peer): reason for peer, reason in answers.missing.items()},
@@ -145,24 +148,3 @@ def create_pages(
         }
 
     return app
-
-
-def _agent() -> str:
-    return str(request.environ.get("REMOTE_USER", "http"))
-
-
-def _text(body: Mapping[str, Any], name: str) -> str:
-    value = body.get(name, "")
-    if not isinstance(value, str):
-        raise PeerDataError(f"{name}: must be text")
-    return value
-
-
-def _body() -> Mapping[str, Any]:
-    if request.mimetype != "application/json":
-        # Nothing else: a form on a stranger's web page can be sent from a colleague's browser, JSON cannot.
-        raise PeerDataError("the body must be application/json")
-    document = parse_json(request.get_data(cache=False), limit_bytes=LIMIT_BYTES)
-    if not isinstance(document, dict):
-        raise PeerDataError("the body must be a JSON object")
-    return document

@@ -18,13 +18,10 @@ from usmed.domain.identifiers import PatientIdentifier, orthanc_id
 from usmed.domain.pull import MAXIMUM_ATTEMPTS, UNFINISHED, Event, State, backoff
 from usmed.hospital.archive import ARRIVING_LABEL, Archive, ArchiveError
 from usmed.hospital.store import PullRow, PullStore
-from usmed.hospital.transfer import Progress, Transfer
+from usmed.hospital.transfer import UNKNOWN, Progress, Transfer
 from usmed.platform.audit_log import AuditLog
 
 log = logging.getLogger(__name__)
-
-UNKNOWN = "unknown"
-"""A source's code for "no such study, or no permission": the one refusal that is an answer."""
 
 
 @dataclass(frozen=True, slots=True)

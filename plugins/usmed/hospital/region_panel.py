@@ -15,6 +15,7 @@ from usmed.hospital.fetch import Fetch
 from usmed.hospital.lookup import FederatedLookup
 from usmed.hospital.pulls import Pulls
 from usmed.hospital.store import PullRow
+from usmed.hospital.tickets import KEY_SERVERS
 
 
 class Notice(StrEnum):
@@ -33,12 +34,12 @@ class RegionPanel:
     """Builds the panel's content as JSON.
 
     Every panel is `{"hospital", "permission", "starting", "notice", "message", "studies": [...], "missing": {hospital's
-    name: reason}, "hub"}`. `starting`: some studies that are remote now may be on their way a moment later.
+    name: reason}, "hub", "key_servers"}`. `starting`: some studies that are remote now may be on their way soon.
     `permission` is false when the region shows nothing, which does not tell whether there is anything; `notice` is
     the reason (`Notice`), `message` the same in words, empty when only those who did not answer could tell. `hub` is
-    empty, or why the regional hub was not asked. A study is `{"StudyInstanceUID", "StudyDate", "StudyDescription",
-    "ModalitiesInStudy", "Instances", "Holder", "OrthancStudy", "State", "Arrived", "Reason"}`;
-    `State` is here, arriving, waiting, refused, failed or remote.
+    empty, or why the regional hub was not asked; `key_servers`, or why they give no permission now. A study is
+    `{"StudyInstanceUID", "StudyDate", "StudyDescription", "ModalitiesInStudy", "Instances", "Holder",
+    "OrthancStudy", "State", "Arrived", "Reason"}`; `State` is here, arriving, waiting, refused, failed or remote.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class RegionPanel:
             "starting": starting,
             "studies": sorted(studies, key=lambda one: str(one["StudyDate"]), reverse=True),
             "hub": missing.pop(HUB, ""),
+            "key_servers": missing.pop(KEY_SERVERS, ""),
             "missing": {self._name(peer): reason for peer, reason in missing.items()},
         }
 
@@ -185,6 +187,7 @@ class RegionPanel:
             "studies": [],
             "missing": {},
             "hub": "",
+            "key_servers": "",
         }
 
 

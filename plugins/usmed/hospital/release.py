@@ -1,7 +1,8 @@
 """Enforcement at the source: what this hospital shows and sends to another, decided study by study.
 
 Without permission every answer is the one for an unknown patient. The decision rests on whose the study is by
-its own DICOM identifiers and on that patient's consents, never on what the requester says about the patient.
+its own DICOM identifiers and on the permission that the request carries (`permission.py`), never on what the requester
+says about the patient.
 """
 
 import logging
@@ -13,14 +14,14 @@ from typing import Any
 
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.canonical import sha256_hex
-from usmed.domain.consent import AccessRequest, Decision, Purpose, decide
+from usmed.domain.consent import Decision, Purpose
 from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.identifiers import Naming, PatientIdentifier, is_uid
 from usmed.domain.lookup import Level, Query
 from usmed.domain.manifest import MAXIMUM_INSTANCES, ManifestEntry, StudyManifest, frame_end, frame_header
 from usmed.domain.study_record import parse_identifier
 from usmed.hospital.archive import Archive, StoredInstance, Study
-from usmed.hospital.consents import Consents, ConsentUnknownError
+from usmed.hospital.permission import NO_TICKET, Permission, Permissions
 from usmed.hospital.tag_names import is_tag_name
 from usmed.platform.audit_log import AuditLog
 
@@ -33,11 +34,12 @@ UNKNOWN = "there is no such study, or no permission for it"
 
 @dataclass(frozen=True, slots=True)
 class Permitted:
-    """A study that may go to the requester, and whose it is."""
+    """A study that may go to the requester, whose it is, and by which permission."""
 
     study: Study
     identifier: PatientIdentifier
     decision: Decision
+    permission: Permission
 
 
 class Release:
@@ -49,7 +51,7 @@ class Release:
         hospital: str,
         naming: Naming,
         archive: Archive,
-        consents: Consents,
+        permissions: Permissions,
         is_guest: Callable[[str], bool],
         audit: AuditLog,
         clock: Callable[[], datetime],
@@ -58,7 +60,7 @@ class Release:
         self._hospital = hospital
         self._naming = naming
         self._archive = archive
-        self._consents = consents
+        self._permissions = permissions
         self._audit = audit
         self._clock = clock
         self._digests = _DigestCache()
@@ -77,7 +79,7 @@ class Release:
             PeerDataError: the request is malformed.
         """
         request = _read_lookup(document)
-        permitted = self._permitted(sender, request.identifiers, request.study_instance_uid, request.purpose)
+        permitted = self._permitted(sender, request.wanted)
         answers = []
         for one in permitted:
             query = Query(
@@ -103,8 +105,8 @@ class Release:
                 event=AuditEventType.LOOKUP,
                 agent=sender,
                 peer=sender,
-                patient=str(permitted[0].identifier if permitted else next(iter(request.identifiers), "")),
-                study_instance_uid=request.study_instance_uid,
+                patient=str(permitted[0].identifier if permitted else min(request.wanted.identifiers, default="")),
+                study_instance_uid=request.wanted.study_instance_uid,
                 outcome=Outcome.SUCCESS if permitted else Outcome.DENIED,
                 detail={"level": request.level.value, "answers": len(answers)},
             )
@@ -118,8 +120,8 @@ class Release:
             PeerDataError: the request is malformed.
             RefusedError: no such study, or no permission: the same answer for both.
         """
-        uid, identifiers, purpose = _read_study_request(document)
-        one = self._one(sender, uid, identifiers, purpose)
+        wanted = _read_study_request(document)
+        one = self._one(sender, wanted)
         stored = self._archive.instances(one.study.orthanc_id)
         entries = []
         for instance in stored:
@@ -128,7 +130,7 @@ class Release:
         return StudyManifest(
             source=self._hospital,
             requester=sender,
-            study_instance_uid=uid,
+            study_instance_uid=wanted.study_instance_uid,
             identifier=one.identifier,
             birth_date=one.study.birth_date,
             sex=one.study.sex,
@@ -145,14 +147,14 @@ class Release:
             PeerDataError: the request is malformed.
             RefusedError: no such study or instance, or no permission.
         """
-        uid, identifiers, purpose = _read_study_request(document)
-        wanted = document.get("instances")
-        if not isinstance(wanted, list) or not wanted:
+        wanted = _read_study_request(document)
+        listed = document.get("instances")
+        if not isinstance(listed, list) or not listed:
             raise PeerDataError("instances: must be a list of [index, SOP Instance UID]")
-        one = self._one(sender, uid, identifiers, purpose)
+        one = self._one(sender, wanted)
         by_uid = {stored.sop_instance_uid: stored for stored in self._archive.instances(one.study.orthanc_id)}
         try:
-            chosen = [(_index(index), by_uid[sop]) for index, sop in wanted]
+            chosen = [(_index(index), by_uid[sop]) for index, sop in listed]
         except (TypeError, ValueError) as error:
             raise PeerDataError("instances: must be a list of [index, SOP Instance UID]") from error
         except KeyError as error:
@@ -164,52 +166,47 @@ class Release:
                 agent=sender,
                 peer=sender,
                 patient=str(one.identifier),
-                study_instance_uid=uid,
+                study_instance_uid=wanted.study_instance_uid,
                 reason=one.decision.reason,
-                detail={"consent": one.decision.consent_id, "instances": len(chosen), "purpose": purpose.value},
+                detail={
+                    "consent": one.decision.consent_id,
+                    "ticket": one.permission.ticket_id,
+                    "instances": len(chosen),
+                    "purpose": wanted.purpose.value,
+                },
             )
         ).wait()
-        return self._frames([(index, stored.orthanc_id) for index, stored in chosen])
+        return self._frames(one, [(index, stored.orthanc_id) for index, stored in chosen])
 
-    def decide(self, study: Study, source: str, recipient: str | None, purpose: Purpose) -> Decision:
-        """Decide about one study of this archive.
-
-        Args:
-            study: the study.
-            source: the hospital that made it.
-            recipient: the hospital that asks; None for a destination that the region does not know.
-            purpose: purpose of use.
-
-        Returns:
-            Never raises: what cannot be decided is not permitted, and the reason says why.
-        """
-        try:
-            identifier = study.identifier(self._naming)
-            consents = self._consents.of(identifier)
-        except (PeerDataError, ConsentUnknownError) as error:
-            return Decision(False, "", str(error))
-        return decide(consents, AccessRequest(recipient, purpose), study.facts(source), self._clock())
-
-    def _frames(self, chosen: Sequence[tuple[int, str]]) -> Iterator[bytes]:
+    def _frames(self, one: Permitted, chosen: Sequence[tuple[int, str]]) -> Iterator[bytes]:
         for index, orthanc_id in chosen:
+            if not one.permission.holds:
+                # The stream ends without its end: the receiver knows that it has a part.
+                raise RefusedError("unknown", UNKNOWN)
             data = self._archive.read(orthanc_id)
             yield frame_header(index, len(data))
             yield data
         yield frame_end()
 
-    def _one(self, sender: str, uid: str, identifiers: frozenset[PatientIdentifier], purpose: Purpose) -> Permitted:
-        permitted = self._permitted(sender, identifiers, uid, purpose)
+    def _one(self, sender: str, wanted: "_Wanted") -> Permitted:
+        permitted = self._permitted(sender, wanted)
         if len(permitted) != 1:
             raise RefusedError("unknown", UNKNOWN)
         return permitted[0]
 
-    def _permitted(
-        self, sender: str, identifiers: frozenset[PatientIdentifier], study_instance_uid: str, purpose: Purpose
-    ) -> list[Permitted]:
+    def _permitted(self, sender: str, wanted: "_Wanted") -> list[Permitted]:
         """Return the studies that may be shown to `sender`: of these identifiers, or the one study that is named."""
+        try:
+            permission = self._permissions.of_request(sender, wanted.ticket, wanted.purpose)
+            identifiers = permission.covers(wanted.identifiers)
+            if wanted.identifiers and not identifiers:
+                raise RefusedError(NO_TICKET, "the access ticket is another patient's")
+        except RefusedError as error:
+            self._record_refusal(sender, wanted, error)
+            return []
         candidates: dict[str, Study] = {}
-        if study_instance_uid:
-            candidates = {one.orthanc_id: one for one in self._archive.study(study_instance_uid)}
+        if wanted.study_instance_uid:
+            candidates = {one.orthanc_id: one for one in self._archive.study(wanted.study_instance_uid)}
         else:
             for value in sorted({one.value for one in identifiers}):
                 candidates |= {one.orthanc_id: one for one in self._archive.studies_of_patient(value)}
@@ -224,15 +221,36 @@ class Release:
                 continue
             if identifiers and not identifiers.intersection(own):
                 continue
-            decision = self.decide(study, self._hospital, sender, purpose)
-            self._record_decision(sender, own[0], study, decision, purpose)
+            decision = permission.decide(study, self._hospital)
+            self._record_decision(sender, own[0], study, decision, wanted.purpose, permission.ticket_id)
             if decision.permitted:
                 shown = next((one for one in own if one in identifiers), own[0])
-                permitted.append(Permitted(study, shown, decision))
+                permitted.append(Permitted(study, shown, decision, permission))
         return permitted
 
+    def _record_refusal(self, sender: str, wanted: "_Wanted", error: RefusedError) -> None:
+        self._audit.append(
+            AuditEvent(
+                at=self._clock(),
+                event=AuditEventType.REFUSED,
+                agent=sender,
+                peer=sender,
+                patient=str(min(wanted.identifiers, default="")),
+                study_instance_uid=wanted.study_instance_uid,
+                outcome=Outcome.DENIED,
+                reason=str(error),
+                detail={"purpose": wanted.purpose.value},
+            )
+        ).wait()
+
     def _record_decision(
-        self, sender: str, identifier: PatientIdentifier, study: Study, decision: Decision, purpose: Purpose
+        self,
+        sender: str,
+        identifier: PatientIdentifier,
+        study: Study,
+        decision: Decision,
+        purpose: Purpose,
+        ticket_id: str,
     ) -> None:
         self._audit.append(
             AuditEvent(
@@ -244,7 +262,7 @@ class Release:
                 study_instance_uid=study.study_instance_uid,
                 outcome=Outcome.SUCCESS if decision.permitted else Outcome.DENIED,
                 reason=decision.reason,
-                detail={"consent": decision.consent_id, "purpose": purpose.value},
+                detail={"consent": decision.consent_id, "purpose": purpose.value, "ticket": ticket_id},
             )
         )
 
@@ -278,14 +296,22 @@ class _DigestCache:
 
 
 @dataclass(frozen=True, slots=True)
-class _LookupRequest:
+class _Wanted:
+    """Whose data, or which study, for what, with which ticket."""
+
     identifiers: frozenset[PatientIdentifier]
     study_instance_uid: str
+    purpose: Purpose
+    ticket: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _LookupRequest:
+    wanted: _Wanted
     level: Level
     keys: Mapping[str, Any]
     tags: tuple[str, ...]
     case_sensitive: bool
-    purpose: Purpose
 
 
 _LOOKUP_MEMBERS = {
@@ -306,24 +332,22 @@ def _read_lookup(document: Any) -> _LookupRequest:
         raise PeerDataError(f"keys, tags: not in the DICOM dictionary: {', '.join(map(repr, unknown[:5]))}"[:300])
     if document["level"] not in (Level.STUDY, Level.SERIES, Level.IMAGE):
         raise PeerDataError("level: must be STUDY, SERIES or IMAGE")
-    uid, identifiers, purpose = _read_patient(document)
-    if not uid and not identifiers:
+    wanted = _read_wanted(document)
+    if not wanted.study_instance_uid and not wanted.identifiers:
         raise PeerDataError("a lookup names a patient or a study")
-    return _LookupRequest(
-        identifiers, uid, Level(document["level"]), keys, tuple(tags), document["case_sensitive"] is True, purpose
-    )
+    return _LookupRequest(wanted, Level(document["level"]), keys, tuple(tags), document["case_sensitive"] is True)
 
 
-def _read_study_request(document: Any) -> tuple[str, frozenset[PatientIdentifier], Purpose]:
+def _read_study_request(document: Any) -> _Wanted:
     if not isinstance(document, dict):
         raise PeerDataError("the request is not an object")
-    uid, identifiers, purpose = _read_patient(document)
-    if not uid:
+    wanted = _read_wanted(document)
+    if not wanted.study_instance_uid:
         raise PeerDataError("study_instance_uid: is missing")
-    return uid, identifiers, purpose
+    return wanted
 
 
-def _read_patient(document: Mapping[str, Any]) -> tuple[str, frozenset[PatientIdentifier], Purpose]:
+def _read_wanted(document: Mapping[str, Any]) -> _Wanted:
     uid = document.get("study_instance_uid")
     if not isinstance(uid, str) or (uid and not is_uid(uid)):
         raise PeerDataError("study_instance_uid: is not a UID")
@@ -331,12 +355,13 @@ def _read_patient(document: Mapping[str, Any]) -> tuple[str, frozenset[PatientId
     if not isinstance(listed, list) or len(listed) > MAXIMUM_IDENTIFIERS:
         raise PeerDataError(f"identifiers: must be a list of at most {MAXIMUM_IDENTIFIERS}")
     identifiers = frozenset(parse_identifier(one) for one in listed)
-    if document.get("ticket", ...) is not None:
-        raise PeerDataError("ticket: must be null, this region has no key servers")
+    if "ticket" not in document:
+        raise PeerDataError("ticket: is missing")
     try:
-        return uid, identifiers, Purpose(str(document.get("purpose")))
+        purpose = Purpose(str(document.get("purpose")))
     except ValueError as error:
         raise PeerDataError("purpose: is not a known purpose of use") from error
+    return _Wanted(identifiers, uid, purpose, document["ticket"])
 
 
 def _index(value: object) -> int:

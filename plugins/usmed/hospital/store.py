@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from usmed.domain.consent_record import ConsentRecord, ProofKind, held_record
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.pull import UNFINISHED, Event, State, follow
 from usmed.platform.storage import Database
@@ -21,6 +22,7 @@ _PULL_COLUMNS = (
 _pull = sa.table("pull", *map(sa.column, _PULL_COLUMNS))
 _resolution = sa.table("resolution_cache", *map(sa.column, ("selector", "content", "as_of")))
 _consent = sa.table("consent_cache", *map(sa.column, ("identifier", "content", "as_of")))
+_told = sa.table("told_record", *map(sa.column, ("id", "document", "kind", "proved_by", "received")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +222,33 @@ class AnswerCache:
         insert = self._database.insert(table).values(**{column: key}, **values)
         with self._database.write() as connection:
             connection.execute(insert.on_conflict_do_update(index_elements=[column], set_=values))
+
+
+class ToldStore:
+    """What others told of changed and withdrawn consents."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def all(self, since: datetime) -> list[ConsentRecord]:
+        """Return what was told since then, in any order."""
+        query = sa.select(_told).where(_told.c.received >= int(since.timestamp()))
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return [held_record(json.loads(one.document), ProofKind(one.kind), one.proved_by) for one in rows]
+
+    def save(self, record: ConsentRecord, document: Any, now: datetime, oldest: datetime) -> None:
+        """Keep a record in the place of an earlier version; drop what came before `oldest`."""
+        values = {
+            "document": json.dumps(document),
+            "kind": record.kind.value,
+            "proved_by": record.by,
+            "received": int(now.timestamp()),
+        }
+        insert = self._database.insert(_told).values(id=record.consent.id, **values)
+        with self._database.write() as connection:
+            connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=values))
+            connection.execute(sa.delete(_told).where(_told.c.received < int(oldest.timestamp())))
 
 
 def _row(mapping: Mapping[str, Any]) -> PullRow:

@@ -14,20 +14,26 @@ from itertools import batched
 from typing import Any, Protocol
 
 from usmed.domain.consent import Purpose
-from usmed.domain.errors import IdentityConflictError, PeerDataError, TransportError
+from usmed.domain.errors import IdentityConflictError, PeerDataError, RefusedError, TransportError
 from usmed.domain.identifiers import Naming, PatientIdentifier, orthanc_id
 from usmed.domain.manifest import LIMIT_BYTES, ManifestEntry, StudyManifest, parse_manifest, read_frames
 from usmed.domain.region import RegionManifest
 from usmed.domain.request_signature import verify_document
+from usmed.domain.ticket_decision import NO_CONSENT
 from usmed.hospital.archive import ARRIVING_LABEL, GUEST_LABEL, Archive, ArchiveError, Stored
 from usmed.hospital.filing import Filing, check_instance, file_under
 from usmed.hospital.identities import Poster
 from usmed.hospital.store import PullRow, PullStore
+from usmed.hospital.tickets import NoTicketError, SignedTicket, Tickets
 
 MANIFEST_PATH = "/federation/v1/manifest"
 INSTANCES_PATH = "/federation/v1/instances"
 MANIFEST_DEADLINE_S = 120.0
+TICKET_DEADLINE_S = 10.0
 SAVE_EVERY_S = 0.5
+UNKNOWN = "unknown"
+"""A source's code for "no such study, or no permission": the one refusal that is an answer."""
+
 BATCH = 5000
 """Instances in one request: some 400 KB, below the largest body that a source accepts."""
 
@@ -72,6 +78,7 @@ class Transfer:
         store: PullStore,
         archive: Archive,
         client: Streamer,
+        tickets: Tickets,
         clock: Callable[[], datetime],
         connections: int,
         idle_s: float,
@@ -82,6 +89,7 @@ class Transfer:
         self._store = store
         self._archive = archive
         self._client = client
+        self._tickets = tickets
         self._clock = clock
         self._connections = connections
         self._idle_s = idle_s
@@ -100,7 +108,8 @@ class Transfer:
             TransportError, PeerDataError, ArchiveError, StorageError: worth another try; what is verified stays.
         """
         row = progress.row
-        manifest, verified = self._manifest(row)
+        ticket = self._ticket(row)
+        manifest, verified = self._manifest(row, ticket)
         filing = self._filing(row, manifest)
         self._check_identity(row, manifest, filing)
         progress.manifest, progress.verified = manifest, verified
@@ -122,7 +131,7 @@ class Transfer:
                 "instances": len(manifest.entries),
                 "pulled": self._clock().isoformat(timespec="seconds"),
                 "requested_by": row.requested_by,
-                "ticket": None,
+                "ticket": ticket.ticket.jti if ticket is not None else None,
             },
         )
         self._archive.label(study, add=[GUEST_LABEL], remove=[ARRIVING_LABEL])
@@ -149,7 +158,7 @@ class Transfer:
                 f"{len(gone)} instance(s) disappeared from the archive or were cut short while the study was arriving"
             )
 
-    def _manifest(self, row: PullRow) -> tuple[StudyManifest, bytearray]:
+    def _manifest(self, row: PullRow, ticket: SignedTicket | None) -> tuple[StudyManifest, bytearray]:
         """Ask for the manifest, at every try anew: the source decides again, and may have more by now.
 
         Returns:
@@ -159,7 +168,7 @@ class Transfer:
             answer = self._client.post(
                 row.source,
                 MANIFEST_PATH,
-                self._request(row),
+                self._request(row, ticket),
                 deadline_s=MANIFEST_DEADLINE_S,
                 limit_bytes=LIMIT_BYTES * 2,
             )
@@ -256,7 +265,7 @@ class Transfer:
     ) -> None:
         row = progress.row
         document = {
-            **self._request(row),
+            **self._request(row, self._ticket(row)),
             "instances": [[index, manifest.entries[index].sop_instance_uid] for index in indexes],
         }
         with self._client.stream(row.source, INSTANCES_PATH, document, idle_s=self._idle_s) as read:
@@ -317,13 +326,30 @@ class Transfer:
     def _save(self, progress: Progress) -> None:
         self._store.set(progress.row.study_instance_uid, verified=bytes(progress.verified))
 
-    def _request(self, row: PullRow) -> dict[str, Any]:
+    def _request(self, row: PullRow, ticket: SignedTicket | None) -> dict[str, Any]:
+        identifiers = ticket.ticket.patient if ticket is not None else row.identifiers
         return {
-            "identifiers": [{"issuer": one.issuer, "value": one.value} for one in sorted(row.identifiers)],
+            "identifiers": [{"issuer": one.issuer, "value": one.value} for one in sorted(identifiers)],
             "study_instance_uid": row.study_instance_uid,
             "purpose": Purpose.TREAT.value,
-            "ticket": None,
+            "ticket": ticket.signed if ticket is not None else None,
         }
+
+    def _ticket(self, row: PullRow) -> SignedTicket | None:
+        """Return the ticket for this pull; one that is remembered costs nothing.
+
+        Raises:
+            RefusedError: there is no consent (any more).
+            TransportError: key servers cannot sign now, which may pass.
+        """
+        if not self._tickets.needed:
+            return None
+        try:
+            return self._tickets.get(row.identifiers, row.requested_by, deadline_s=TICKET_DEADLINE_S)
+        except NoTicketError as error:
+            if error.code == NO_CONSENT:
+                raise RefusedError(UNKNOWN, str(error)) from error
+            raise TransportError(str(error)) from error
 
 
 def _shares(entries: Sequence[ManifestEntry], indexes: Sequence[int], streams: int) -> list[list[int]]:

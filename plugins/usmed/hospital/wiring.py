@@ -16,8 +16,11 @@ from usmed.domain.identifiers import Naming
 from usmed.domain.region import Hospital, RegionManifest
 from usmed.hospital.archive import Archive
 from usmed.hospital.arrivals import Arrivals
+from usmed.hospital.changes import Changes
 from usmed.hospital.circuit import Circuit
 from usmed.hospital.consents import Consents
+from usmed.hospital.desk import Desk
+from usmed.hospital.desk_store import DeskStore
 from usmed.hospital.federation import HEALTH_PATH, FederationApplication, FederationListener
 from usmed.hospital.feed import Feed
 from usmed.hospital.fetch import Fetch
@@ -25,12 +28,14 @@ from usmed.hospital.identities import Identities
 from usmed.hospital.lookup import FederatedLookup
 from usmed.hospital.outbound import Kind, Outbound
 from usmed.hospital.pages import create_pages
+from usmed.hospital.permission import CurrentPermissions, RegistryPermissions, TicketPermissions
 from usmed.hospital.pulls import Pulls
 from usmed.hospital.region_panel import RegionPanel
 from usmed.hospital.release import Release
 from usmed.hospital.retention import Retention
 from usmed.hospital.settings import SECTION, Settings
-from usmed.hospital.store import CHAIN, AnswerCache, PullStore
+from usmed.hospital.store import CHAIN, AnswerCache, PullStore, ToldStore
+from usmed.hospital.tickets import Tickets
 from usmed.hospital.transfer import Transfer
 from usmed.platform.audit_log import AUDIT_THREAD, AuditLog
 from usmed.platform.keys import load_private_key, public_key_text
@@ -67,6 +72,8 @@ class Node:
     pages: Flask
     listener: FederationListener
     client: SignedClient
+    tickets: Tickets
+    desk: Desk
 
     def start(self) -> None:
         """Start what runs by itself. The listener's port has been taken before."""
@@ -76,10 +83,12 @@ class Node:
         self.feed.start()
         self.fetch.start()
         self.arrivals.start()
+        self.desk.start()
 
     def stop(self) -> None:
         """Stop, losing nothing: what was begun is on disk. Nobody waits any more for another hospital."""
         self.pulls.stop()
+        self.desk.stop()
         self.client.close()
         self.arrivals.stop()
         self.fetch.stop()
@@ -87,6 +96,7 @@ class Node:
         self.listener.stop()
         self.retention.stop()
         self.lookup.close()
+        self.tickets.close()
         _join_threads()
         self.audit.close()
         self.database.close()
@@ -141,10 +151,21 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         fresh_s=settings.Lookup.IdentitySeconds,
         deadline_s=HUB_SHARE * settings.Lookup.DeadlineSeconds,
     )
+    tickets = Tickets(
+        hospital=own.id,
+        key=own.key,
+        region=region_now,
+        client=client,
+        # Tried often: without enough of them nothing is released anywhere.
+        circuit=Circuit(min(2.0, settings.Lookup.CircuitSeconds), time.monotonic),
+        clock=utc_now,
+        deadline_s=settings.Lookup.DeadlineSeconds,
+    )
     lookup = FederatedLookup(
         hospital=own.id,
         naming=naming,
         identities=identities,
+        tickets=tickets,
         client=client,
         circuit=circuit,
         audit=audit,
@@ -152,11 +173,32 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         deadline_s=settings.Lookup.DeadlineSeconds,
         cache_s=settings.Lookup.CacheSeconds,
     )
+
+    def consents_changed() -> None:
+        consents.forget()
+        lookup.forget()
+
+    changes = Changes(
+        region=region_now, store=ToldStore(database), audit=audit, clock=utc_now, changed=consents_changed
+    )
+    permissions = CurrentPermissions(
+        region_now,
+        TicketPermissions(
+            hospital=own.id,
+            key=own.key,
+            naming=naming,
+            region=region_now,
+            tickets=tickets,
+            changes=changes,
+            clock=utc_now,
+        ),
+        RegistryPermissions(consents, naming, utc_now),
+    )
     release = Release(
         hospital=own.id,
         naming=naming,
         archive=archive,
-        consents=consents,
+        permissions=permissions,
         is_guest=store.is_guest,
         audit=audit,
         clock=utc_now,
@@ -168,6 +210,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         store=store,
         archive=archive,
         client=client,
+        tickets=tickets,
         clock=utc_now,
         connections=settings.Pull.Connections,
         idle_s=settings.Pull.IdleSeconds,
@@ -181,11 +224,6 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         workers=settings.Pull.Workers,
     )
     fetch = Fetch(naming=naming, lookup=lookup, pulls=pulls, archive=archive, settings=settings.Pull, clock=utc_now)
-
-    def consents_changed() -> None:
-        consents.forget()
-        lookup.forget()
-
     national = region.national_number
     feed = Feed(
         naming=naming,
@@ -201,12 +239,22 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         hospital=own.id,
         naming=naming,
         archive=archive,
-        release=release,
+        permissions=permissions,
         pulls=store,
         audit=audit,
         clock=utc_now,
         own=settings.Own,
         foreign=settings.Foreign,
+    )
+    desk = Desk(
+        hospital=own.id,
+        key=key,
+        region=region_now,
+        store=DeskStore(database),
+        changes=changes,
+        client=client,
+        audit=audit,
+        clock=utc_now,
     )
     panel = RegionPanel(
         hospital=own.id,
@@ -239,7 +287,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
 
     limit = settings.Federation.MaximumBodyBytes
     guard = SignedGuard(
-        FederationApplication(release, identity, limit, refused),
+        FederationApplication(release, changes, identity, limit, refused),
         identity=identity,
         region=region_now,
         clock=utc_now,
@@ -256,6 +304,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         pulls=pulls,
         lookup=lookup,
         feed=feed,
+        desk=desk,
         hospital_name=name_of,
     )
     return Node(
@@ -281,6 +330,8 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         pages=pages,
         listener=FederationListener(guard, settings.Federation),
         client=client,
+        tickets=tickets,
+        desk=desk,
     )
 
 

@@ -64,6 +64,7 @@ def create_app(services: Services) -> Flask:
     post("/v1/resolve", "ResolveRequest", _resolve)
     post("/v1/consents/for", "ConsentsRequest", _consents_for)
     post("/v1/consents/changes", "ChangesRequest", _consent_changes)
+    post("/v1/consents/records", "RecordsRequest", _consent_records)
 
     @app.get("/v1/openapi.yaml")
     def description() -> Response:
@@ -123,6 +124,10 @@ def _resolve(services: Services, hospital: Hospital, body: dict[str, Any]) -> An
         "identifiers": [_identifier(one) for one in answer.identifiers],
         "holders": [{"hospital": one, "studies": count} for one, count in answer.holders],
     }
+
+
+def _consent_records(services: Services, hospital: Hospital, body: dict[str, Any]) -> Any:
+    return {"problems": services.registry.take(hospital.id, body["records"])}
 
 
 def _consents_for(services: Services, hospital: Hospital, body: dict[str, Any]) -> Any:

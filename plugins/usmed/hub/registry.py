@@ -5,11 +5,13 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
+from joserfc.jwk import OKPKey
 from sqlalchemy import Connection
 
 from usmed.domain.audit import AuditEvent, AuditEventType
 from usmed.domain.canonical import canonical_json
 from usmed.domain.consent import Consent
+from usmed.domain.consent_record import read_record
 from usmed.domain.errors import PeerDataError
 from usmed.domain.fhir_consent import consent_from_fhir
 from usmed.domain.identifiers import PatientIdentifier
@@ -68,6 +70,48 @@ class Registry:
                 self._save(connection, one)
             append_in(connection, [_event(one, by, now, "recorded") for one in recorded])
         return recorded
+
+    def take(self, sender: str, records: Sequence[Any]) -> list[str]:
+        """Take in consents that hospitals attest or patients have signed. Where there are key servers these decide; the
+        hub needs the consents to tell nobody more than the patient lets be known.
+
+        Args:
+            sender: the hospital that brings them: nothing is believed but the proofs.
+            records: as `domain.consent_record` has them.
+
+        Returns:
+            Why some were not taken; empty if all were, or were known. One that is wrong does not hold up others.
+        """
+        now, problems = self._clock(), []
+        for document in records:
+            try:
+                record = read_record(
+                    document, keys=self._hospital_key, credentials=lambda _: (), relying_party=None, now=now
+                )
+                with changing(self._database) as connection:
+                    self._take(connection, record.consent, document["document"]["resource"], sender, now)
+            except PeerDataError as error:
+                problems.append(str(error))
+        return problems
+
+    def _take(self, connection: Connection, consent: Consent, resource: Any, sender: str, now: datetime) -> None:
+        last = consents.current(connection, consent.id)
+        (patient,) = consent.patient
+        status = ACTIVE if consent.active else WITHDRAWN
+        if last is not None:
+            if last.patient != patient:
+                raise PeerDataError("this consent's id belongs to a consent of another patient")
+            if last.status == WITHDRAWN or (consent.active and consent.version <= last.version):
+                # What is held is as new, or newer, or final.
+                return
+        version = max(consent.version, last.version + 1 if last else 1)
+        one = StoredConsent(consent.id, version, status, patient, _text(resource), int(now.timestamp()))
+        self._save(connection, one)
+        append_in(connection, [_event(one, sender, now, "recorded" if consent.active else "withdrawn")])
+
+    def _hospital_key(self, member_id: str) -> OKPKey | None:
+        hospital = self._region().hospitals.get(member_id)
+        return hospital.key if hospital else None
 
     def withdraw(self, consent_id: str, by: str) -> StoredConsent:
         """Withdraw a consent: from now on it says nothing. Withdrawing twice is the same as once.

@@ -136,7 +136,7 @@ class KeyServer:
         judge(
             ticket,
             region=self._region().region,
-            sender=sender.id,
+            recipients=self._region().hospitals.keys(),
             sender_key=sender.key,
             records=[one.record for one in self._store.records_of(names)],
             enrolments=[one.enrolment for one in enrolments],

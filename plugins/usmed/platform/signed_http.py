@@ -19,7 +19,7 @@ from joserfc.jwk import OKPKey
 
 from usmed.domain.canonical import canonical_json, parse_json
 from usmed.domain.errors import PeerDataError, RefusedError, TransportError, UsmedError
-from usmed.domain.region import HUB, Member, RegionManifest
+from usmed.domain.region import Member, RegionManifest
 from usmed.domain.request_signature import (
     ANSWER_HEADER,
     SignedRequest,
@@ -85,7 +85,7 @@ class SignedClient:
         """Send a JSON document, return the JSON answer.
 
         Args:
-            member_id: a hospital's id, or `hub`.
+            member_id: a hospital's or key server's id, or `hub`.
             path: begins with `/`.
             document: any JSON value.
             deadline_s: the longest that the whole exchange may take.
@@ -210,8 +210,7 @@ class SignedClient:
             response.release_conn()
 
     def _member(self, member_id: str) -> Member:
-        region = self._region()
-        member = region.hub if member_id == HUB else region.hospitals.get(member_id)
+        member = self._region().member(member_id)
         if member is None:
             raise TransportError(f"{member_id} is not in the region manifest")
         return member

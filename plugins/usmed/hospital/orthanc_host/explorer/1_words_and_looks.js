@@ -58,6 +58,8 @@ const TEXTS = {
     },
     missing: (hospital) => hospital + ' did not answer. Studies that it holds are missing here.',
     hub: 'The regional hub did not answer. Studies may be missing here.',
+    keyServers:
+      'No study of another hospital can be shown now: too few of the region\'s key servers have given their permission.',
     others: (n) => (n === 1 ? 'One more study' : n + ' more studies') + ' of this patient at other hospitals',
     panelFailed: 'The other hospitals could not be asked.',
     fetchFailed: 'The request did not get through.',

@@ -79,6 +79,9 @@ function absences(answer, again) {
   if (answer.hub) {
     lines.push([T.hub, answer.hub]);
   }
+  if (answer.key_servers) {
+    lines.push([T.keyServers, answer.key_servers]);
+  }
   return lines.length ? attention(lines, again) : null;
 }
 

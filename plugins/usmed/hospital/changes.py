@@ -1,0 +1,161 @@
+"""What this hospital was told of patients' will since tickets were signed: consents taken back or changed, and denials.
+
+It only ever takes away: nothing that is told here permits anything. Kept on disk for longer than a ticket can live.
+"""
+
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from usmed.domain.audit import AuditEvent, AuditEventType
+from usmed.domain.consent import Consent, ProvisionType
+from usmed.domain.consent_record import (
+    ConsentRecord,
+    Credential,
+    Enrolment,
+    RelyingParty,
+    follows,
+    read_enrolment,
+    read_record,
+)
+from usmed.domain.errors import PeerDataError
+from usmed.domain.identifiers import PatientIdentifier
+from usmed.domain.region import RegionManifest
+from usmed.domain.ticket import AccessTicket
+from usmed.domain.withdrawal import overtaken
+from usmed.hospital.store import ToldStore
+from usmed.platform.audit_log import AuditLog
+
+KEPT = timedelta(days=30)
+"""Longer than any ticket lives, so that whoever sends it late finds it kept."""
+
+MAXIMUM_RECORDS = 100
+
+
+class Changes:
+    """The use case of being told."""
+
+    def __init__(
+        self,
+        *,
+        region: Callable[[], RegionManifest],
+        store: ToldStore,
+        audit: AuditLog,
+        clock: Callable[[], datetime],
+        changed: Callable[[], None],
+        relying_party: RelyingParty | None = None,
+    ) -> None:
+        self._region = region
+        self._store = store
+        self._audit = audit
+        self._clock = clock
+        self._changed = changed
+        self._relying_party = relying_party
+        self._lock = threading.Lock()
+        # Readers need no lock: whatever is in these is replaced, never altered.
+        self._records: dict[str, ConsentRecord] = {}
+        self._denials: dict[PatientIdentifier, dict[str, Consent]] = {}
+        for record in store.all(clock() - KEPT):
+            self._keep(record)
+
+    def told(self, sender: str, records: Any, enrolments: Any) -> list[str]:
+        """Take in what another member of the region tells; what is answered is durable.
+
+        Returns:
+            Why some were not taken; empty if all were, or were known.
+
+        Raises:
+            PeerDataError: malformed as a whole.
+            StorageError: nothing is durable; ask again.
+        """
+        if not isinstance(records, list) or not isinstance(enrolments, list):
+            raise PeerDataError("records, enrolments: must be lists")
+        if len(records) > MAXIMUM_RECORDS or len(enrolments) > MAXIMUM_RECORDS:
+            raise PeerDataError(f"at most {MAXIMUM_RECORDS} records and enrolments at once")
+        now, problems = self._clock(), []
+        known = [one for one in map(self._enrolment, enrolments) if one is not None]
+
+        def credentials(identifier: PatientIdentifier) -> list[Credential]:
+            return [each for one in known if identifier in one.patient for each in one.credentials]
+
+        taken = False
+        for document in records:
+            try:
+                record = read_record(
+                    document,
+                    keys=self._hospital_key,
+                    credentials=credentials,
+                    relying_party=self._relying_party,
+                    now=now,
+                )
+                taken |= self._take(sender, record, document["document"], now)
+            except PeerDataError as error:
+                problems.append(str(error))
+        if taken:
+            self._changed()
+        return problems
+
+    def overtaken(self, ticket: AccessTicket) -> str:
+        """Return the id of a consent that changed after this ticket was signed on it; empty if none has."""
+        if not self._records:
+            return ""
+        return overtaken(ticket, self._records)
+
+    def denials(self, patient: Collection[PatientIdentifier]) -> list[Consent]:
+        """Return what was told that denies something of this patient."""
+        if not self._denials:
+            return []
+        found: dict[str, Consent] = {}
+        for one in patient:
+            found |= self._denials.get(one, {})
+        return list(found.values())
+
+    def _take(self, sender: str, record: ConsentRecord, document: Any, now: datetime) -> bool:
+        with self._lock:
+            if not follows(record, self._records.get(record.consent.id)):
+                return False
+            self._store.save(record, document, now, now - KEPT)
+            self._audit.append(
+                AuditEvent(
+                    now,
+                    AuditEventType.CONSENT,
+                    sender,
+                    patient=str(min(record.consent.patient)),
+                    detail={
+                        "what": "told of a change" if record.consent.active else "told of a withdrawal",
+                        "consent": record.consent.id,
+                        "version": record.consent.version,
+                        "by": record.by,
+                    },
+                )
+            ).wait()
+            self._keep(record)
+            return True
+
+    def _keep(self, record: ConsentRecord) -> None:
+        consent = record.consent
+        self._records[consent.id] = record
+        rules = tuple(one for one in consent.provisions if one.type is ProvisionType.DENY)
+        for number in consent.patient:
+            held = {id: one for id, one in self._denials.get(number, {}).items() if id != consent.id}
+            if consent.active and rules:
+                held[consent.id] = replace(consent, provisions=rules)
+            if held:
+                self._denials[number] = held
+            else:
+                self._denials.pop(number, None)
+
+    def _enrolment(self, document: Any) -> Enrolment | None:
+        try:
+            return read_enrolment(
+                document["token"], hospital=document["hospital"], keys=self._hospital_key, now=self._clock()
+            )
+        except (PeerDataError, KeyError, TypeError):
+            # Without it the record that needs it is not accepted, and says so.
+            return None
+
+    def _hospital_key(self, member_id: str) -> Any:
+        hospital = self._region().hospitals.get(member_id)
+        return hospital.key if hospital else None

@@ -1,0 +1,78 @@
+"""Addresses of the desk: write a consent on paper down, confirm it as the second, take it back, see how far it is."""
+
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
+
+from usmed.domain.errors import RefusedError
+from usmed.hospital.desk import Desk, Entry
+from usmed.hospital.desk_store import Draft
+from usmed.hospital.page_requests import NOBODY, agent, json_body, text
+
+
+def create_desk_pages(desk: Desk) -> Blueprint:
+    """Return the addresses; Orthanc's HTTP server has authenticated whoever calls."""
+    pages = Blueprint("desk", __name__)
+
+    @pages.post("")
+    def write() -> Response:
+        return jsonify(_draft(desk.write(json_body().get("Resource"), _staff())))
+
+    @pages.get("")
+    def waiting() -> Response:
+        return jsonify([_draft(one) for one in desk.drafts()])
+
+    @pages.get("/<consent_id>")
+    def show(consent_id: str) -> Response:
+        return jsonify(_entry(desk.entry(consent_id)))
+
+    @pages.post("/<consent_id>/withdrawal")
+    def write_withdrawal(consent_id: str) -> Response:
+        json_body()
+        return jsonify(_draft(desk.write_withdrawal(consent_id, _staff())))
+
+    @pages.post("/<consent_id>/confirmation")
+    def confirm(consent_id: str) -> Response:
+        return jsonify(_entry(desk.confirm(consent_id, text(json_body(), "Sha256"), _staff())))
+
+    return pages
+
+
+def _staff() -> str:
+    user = agent()
+    if user == NOBODY:
+        raise RefusedError("nobody", "a consent is written down and confirmed by members of staff who have logged in")
+    return user
+
+
+def _draft(draft: Draft) -> dict[str, Any]:
+    return {
+        "ID": draft.id,
+        "Version": draft.document["version"],
+        "Resource": draft.document["resource"],
+        "Sha256": draft.digest,
+        "WrittenBy": draft.staff,
+        "WrittenAt": draft.created.isoformat(timespec="seconds"),
+    }
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    shown: dict[str, Any] = {"Draft": _draft(entry.draft) if entry.draft is not None else None}
+    if entry.attested is None or entry.progress is None:
+        return shown | {"Attested": None}
+    document, progress = entry.attested.record["document"], entry.progress
+    return shown | {
+        "Attested": {
+            "ID": document["id"],
+            "Version": document["version"],
+            "Status": document["resource"]["status"],
+            "At": entry.attested.created.isoformat(timespec="seconds"),
+            "Done": progress.done,
+            "CertainAt": progress.certain_at.isoformat(timespec="seconds") if progress.certain_at else None,
+            "KeyServersNeeded": progress.needed,
+            "KeyServers": list(progress.holding),
+            "WaitingForKeyServers": list(progress.waiting_for_servers),
+            "WaitingForHospitals": list(progress.waiting_for_hospitals),
+            "Problems": entry.attested.problems,
+        }
+    }

@@ -1,0 +1,45 @@
+"""What the node's pages read of a request from inside the hospital."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import request
+
+from usmed.domain.canonical import parse_json
+from usmed.domain.errors import PeerDataError
+
+LIMIT_BYTES = 64 << 10
+NOBODY = "http"
+"""Who asks where Orthanc authenticates nobody."""
+
+
+def agent() -> str:
+    """Return who asks: the user whom Orthanc has authenticated."""
+    return str(request.environ.get("REMOTE_USER", NOBODY))
+
+
+def text(body: Mapping[str, Any], name: str) -> str:
+    """Return a member that is text; empty if it is absent.
+
+    Raises:
+        PeerDataError: it is something else.
+    """
+    value = body.get(name, "")
+    if not isinstance(value, str):
+        raise PeerDataError(f"{name}: must be text")
+    return value
+
+
+def json_body() -> Mapping[str, Any]:
+    """Return the body.
+
+    Raises:
+        PeerDataError: it is no JSON object.
+    """
+    if request.mimetype != "application/json":
+        # Nothing else: a form on a stranger's web page can be sent from a colleague's browser, JSON cannot.
+        raise PeerDataError("the body must be application/json")
+    document = parse_json(request.get_data(cache=False), limit_bytes=LIMIT_BYTES)
+    if not isinstance(document, dict):
+        raise PeerDataError("the body must be a JSON object")
+    return document

@@ -1,0 +1,165 @@
+"""The region with key servers: two of three have to agree; whoever is away, nothing is released against the patient.
+
+Three hospitals: A holds the studies, B may see them, C may not.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from e2e.studies import NATIONAL_ISSUER, Patient, Study, national_number
+from support.key_server import KeyServer
+from support.region import Hospital, Hub, Region, eventually, on_paper, permit
+
+CIRCUIT_S = 1.0
+
+
+@dataclass(frozen=True)
+class World:
+    """A region with key servers."""
+
+    region: Region
+    a: Hospital
+    b: Hospital
+    c: Hospital
+    servers: tuple[KeyServer, ...]
+
+
+_numbers = iter(range(500, 600))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("tickets")
+    section = {
+        "Pull": {"Automatic": "click"},
+        "Lookup": {"CacheSeconds": 0, "IdentitySeconds": 1, "CircuitSeconds": CIRCUIT_S, "DeadlineSeconds": 5},
+    }
+    names = {"a": "Spitalul A", "b": "Spitalul B", "c": "Spitalul C"}
+    hospitals = [Hospital(id, name, id.upper(), folder / id, section=section) for id, name in names.items()]
+    servers = tuple(KeyServer(f"keys-{number}", folder / f"keys-{number}") for number in (1, 2, 3))
+    region = Region(folder, hospitals, Hub(folder / "hub"), servers, threshold=2)
+    try:
+        region.start()
+        yield World(region, *hospitals, servers)
+    finally:
+        region.stop()
+
+
+def _patient_at_a(world: World, **attributes: Any) -> Study:
+    """Store a study of a new patient at A, of which the region knows."""
+    study = Study(f"study {time.monotonic_ns()}", Patient(national_number(next(_numbers))), instances=3, **attributes)
+    for file in study.files():
+        world.a.store(file)
+    return study
+
+
+def _consent(world: World, study: Study, *recipients: str, at: Hospital | None = None, **provision: Any) -> str:
+    resource = on_paper(permit(NATIONAL_ISSUER, study.patient.number, recipients=recipients, **provision))
+    entry = (at or world.a).attest(resource)
+    assert entry["Attested"]["Done"], json.dumps(entry, indent=1)
+    return str(entry["Attested"]["ID"])
+
+
+def _seen(hospital: Hospital, study: Study) -> bool:
+    found = hospital.find("Study", {"PatientID": study.patient.number})
+    return any(one["MainDicomTags"]["StudyInstanceUID"] == study.uid for one in found)
+
+
+def _panel(hospital: Hospital, study: Study) -> dict[str, Any]:
+    return dict(hospital.get(f"/usmed/patients/{study.patient.number}").json())
+
+
+def _fetched(hospital: Hospital, study: Study) -> dict[str, Any]:
+    assert hospital.post("/usmed/fetch", {"StudyInstanceUID": study.uid}, headers=JSON).status_code == 200
+
+    def ended() -> Any:
+        transfer = hospital.get(f"/usmed/transfers/{study.uid}").json()
+        return transfer if not transfer["Unfinished"] or transfer["State"] == "waiting" else None
+
+    return dict(eventually(ended, 30, "the transfer"))
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+def test_a_consent_at_the_desk_opens_the_study_to_whom_it_names(world: World) -> None:
+    study = _patient_at_a(world)
+    assert not _seen(world.b, study)
+    _consent(world, study, "b")
+    eventually(lambda: _seen(world.b, study), 20, "B sees it")
+    assert not _seen(world.c, study)
+    assert _fetched(world.b, study)["State"] == "complete"
+    released = [one for one in world.a.audit() if one["event"] == "release"]
+    assert released[-1]["detail"]["ticket"]
+    (here,) = [one["ID"] for one in world.b.find("Study", {"StudyInstanceUID": study.uid})]
+    provenance = world.b.get(f"/studies/{here}/metadata/5301").json()
+    assert provenance["ticket"]
+
+
+def test_one_server_away_changes_nothing_two_stop_everything_and_nobody_needs_a_restart(world: World) -> None:
+    one, two, three = (_patient_at_a(world) for _ in range(3))
+    for study in (one, two, three):
+        _consent(world, study, "b")
+    eventually(lambda: all(_seen(world.b, study) for study in (one,)), 20, "B sees it")
+    world.servers[0].stop()
+    eventually(lambda: _seen(world.b, two), 10, "with one server away")
+    assert _fetched(world.b, two)["State"] == "complete"
+    world.servers[1].stop()
+    # A ticket that was signed before holds on until it ends; no new one comes.
+    assert not _seen(world.b, three)
+    panel = _panel(world.b, three)
+    assert panel["studies"] == []
+    assert "key servers can be reached and 2 have to agree" in panel["key_servers"]
+    # Local care goes on.
+    assert _seen(world.a, three)
+    world.servers[0].start()
+    world.servers[1].start()
+    eventually(lambda: _seen(world.b, three), 15, "both are back")
+    assert _fetched(world.b, three)["State"] == "complete"
+    assert _panel(world.b, three)["key_servers"] == ""
+
+
+def test_a_withdrawal_is_done_when_no_two_servers_without_it_exist(world: World) -> None:
+    study = _patient_at_a(world)
+    consent = _consent(world, study, "b")
+    eventually(lambda: _seen(world.b, study), 20, "B sees it")
+    # Two of three do not hear of it.
+    world.servers[1].stop()
+    world.servers[2].stop()
+    entry = world.a.withdraw(consent)["Attested"]
+    assert not entry["Done"]
+    assert entry["CertainAt"] is None
+    assert entry["KeyServers"] == ["keys-1"]
+    assert entry["KeyServersNeeded"] == 2
+    # A itself knows already.
+    assert not _seen(world.b, study)
+    world.servers[1].start()
+
+    def done() -> Any:
+        shown = world.a.get(f"/usmed/consents/{consent}").json()["Attested"]
+        return shown if shown["Done"] else None
+
+    entry = eventually(done, 20, "the second has it")
+    assert entry["WaitingForKeyServers"] == ["keys-3"]
+    assert not _seen(world.b, study)
+    # The third, which was cut off, comes back with its old knowledge.
+    world.servers[2].start()
+    for _ in range(5):
+        assert not _seen(world.b, study)
+        time.sleep(0.3)
+    shown = f"/usmed/consents/{consent}"
+    eventually(lambda: not world.a.get(shown).json()["Attested"]["WaitingForKeyServers"], 20, "the third knows")
+
+
+def test_what_is_sent_needs_a_ticket_too(world: World) -> None:
+    study = _patient_at_a(world)
+    (here,) = [one["ID"] for one in world.a.find("Study", {"StudyInstanceUID": study.uid})]
+    world.a.get("/modalities")
+    refused = world.a.post("/peers/nobody/store", here)
+    assert refused.status_code == 403, refused.text
+    assert "no hospital of the region" in refused.text

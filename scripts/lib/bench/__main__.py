@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import dicom, federation, memory
+from bench import dicom, federation, memory, tickets
 from bench.measure import Report, say
 from bench.nodes import BenchError
 
@@ -20,9 +20,10 @@ MEASURES = {
     "lookup": federation.lookup,
     "pull": federation.pull,
     "small": federation.small,
+    "tickets": tickets.tickets,
     "memory": memory.memory,
 }
-RUNS = {"intake": 5, "find": 7, "move": 5, "lookup": 5, "pull": 3, "small": 1, "memory": 3}
+RUNS = {"intake": 5, "find": 7, "move": 5, "lookup": 5, "pull": 3, "small": 1, "tickets": 5, "memory": 3}
 """Rounds when none are asked for: all of it in a quarter of an hour on two cores."""
 
 

@@ -14,7 +14,8 @@ ACTORS = sorted(one.name for one in PACKAGE.iterdir() if one.is_dir() and one.na
 
 PURE = {
     "base64", "binascii", "collections", "copy", "dataclasses", "datetime", "enum", "functools", "hashlib",
-    "importlib", "itertools", "json", "math", "re", "struct", "types", "typing", "urllib",
+    "importlib", "itertools", "json", "math", "re", "struct", "types", "typing", "unicodedata",
+    "urllib",
     "cryptography", "fido2", "joserfc", "jsonschema", "rfc8785", "stdnum",
 }  # fmt: skip
 """What the domain may use. No I/O, clock, threads or randomness among them, but for what IMPURE names."""

@@ -220,7 +220,8 @@ def test_a_ticket_says_what_the_consents_say(
 ) -> None:
     request = AccessRequest(recipient, purpose)
     scope = scope_of(consents, request, NOW)
-    one = ticket(requester=recipient, purpose=purpose, scope=scope)
+    staff = {"confirmed_by": Staff("popa", "nurse"), "reason": "Politraumatism"} if purpose is Purpose.ETREAT else {}
+    one = ticket(requester=recipient, purpose=purpose, scope=scope, **staff)
     expected = decide(consents, request, study, NOW).permitted
     assert one.decide(study, NOW).permitted == expected
     assert parse_ticket(one.to_json()) == one

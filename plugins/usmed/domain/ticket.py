@@ -2,10 +2,13 @@
 
 Key servers sign its canonical bytes, one signature each; the requesting hospital carries it; the source verifies it
 without asking anybody. Its scope is what the patient's consents say to this hospital for this purpose, denials
-included, so that the source decides about each study by the same rules as ever (`domain.consent`).
+included, so that the source decides about each study by the same rules as ever (`domain.consent`). An emergency
+(ETREAT) needs no consent: its scope is everything, without what the patient denied for emergencies too; two members
+of staff and a reason stand in the ticket instead.
 Claims carry the names of RFC 7519 §4.1 and RFC 7800 §3.1 where these have one.
 """
 
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -21,6 +24,7 @@ from usmed.domain.quorum import Keys, require, verify_quorum
 
 TYPE = "usmed-access-ticket"
 LIFE = timedelta(minutes=15)
+EMERGENCY_LIFE = timedelta(minutes=60)
 LONGEST_LIFE = timedelta(minutes=60)
 CLOCK_TOLERANCE = timedelta(seconds=60)
 """How far the clocks of a key server and of a source may be apart."""
@@ -29,6 +33,7 @@ LIMIT_BYTES = 65536
 MAXIMUM_IDENTIFIERS = 50
 MAXIMUM_PROVISIONS = 200
 MAXIMUM_CONSENTS = 100
+SHORTEST_REASON, LONGEST_REASON = 10, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,8 @@ class AccessTicket:
         scope: what the consents say about this requester and purpose; sorted.
         consents: what the scope rests on; sorted.
         issued, expires: aware UTC, whole seconds.
+        confirmed_by: for an emergency, another member of staff who agrees; None otherwise.
+        reason: for an emergency, why, in the words of the staff; empty otherwise.
     """
 
     jti: str
@@ -76,6 +83,8 @@ class AccessTicket:
     consents: tuple[ConsentReference, ...]
     issued: datetime
     expires: datetime
+    confirmed_by: Staff | None = None
+    reason: str = ""
 
     def decide(self, study: StudyFacts, now: datetime) -> Decision:
         """Decide about one study: the same rules as over the consents themselves, on the ticket's scope."""
@@ -85,7 +94,7 @@ class AccessTicket:
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that is signed."""
-        return {
+        document: dict[str, Any] = {
             "typ": TYPE,
             "jti": self.jti,
             "aud": self.region,
@@ -99,6 +108,11 @@ class AccessTicket:
             "iat": int(self.issued.timestamp()),
             "exp": int(self.expires.timestamp()),
         }
+        if self.confirmed_by is not None:
+            document["confirmed_by"] = {"id": self.confirmed_by.id, "role": self.confirmed_by.role}
+        if self.reason:
+            document["reason"] = self.reason
+        return document
 
 
 def scope_of(consents: Iterable[Consent], request: AccessRequest, now: datetime) -> tuple[Provision, ...]:
@@ -128,6 +142,36 @@ def scope_of(consents: Iterable[Consent], request: AccessRequest, now: datetime)
     return tuple(sorted(kept, key=lambda one: canonical_json(provision_to_json(one))))
 
 
+def emergency_scope(consents: Iterable[Consent], requester: str, now: datetime) -> tuple[Provision, ...]:
+    """Return what an emergency opens to a requester: everything, without what the patient denies in emergencies.
+
+    A denial that names ETREAT, or names no purpose and so means all of them (FHIR R4 Consent.provision.purpose), wins;
+    one that names other purposes only does not speak of emergencies. Permits do not matter, nothing needs one.
+    """
+    said = scope_of(consents, AccessRequest(requester, Purpose.ETREAT), now)
+    # In the order of `scope_of`: a denial is written before a permit.
+    return (*(one for one in said if one.type is ProvisionType.DENY), Provision(ProvisionType.PERMIT))
+
+
+def denies_everything(scope: Iterable[Provision]) -> bool:
+    """Tell whether a scope holds a denial without any bound."""
+    return Provision(ProvisionType.DENY) in scope
+
+
+def emergency_fault(staff: Staff, confirmed_by: Staff | None, reason: str) -> str:
+    """Return what is wrong with the people and the reason of an emergency; empty if nothing is."""
+    if confirmed_by is None or _name(confirmed_by) == _name(staff):
+        return "an emergency needs a second member of staff, not the same one"
+    if not SHORTEST_REASON <= len(reason) <= LONGEST_REASON or not reason.isprintable() or reason != reason.strip():
+        return f"an emergency needs a reason of {SHORTEST_REASON} to {LONGEST_REASON} characters on one line"
+    return ""
+
+
+def _name(staff: Staff) -> str:
+    # One person must not count as two by case, padding, or another way to write a letter.
+    return unicodedata.normalize("NFKC", staff.id).strip().casefold()
+
+
 def permits_anything(scope: Iterable[Provision]) -> bool:
     """Tell whether a scope permits something at all; without that there is nothing to sign."""
     return any(one.type is ProvisionType.PERMIT for one in scope)
@@ -152,13 +196,13 @@ def parse_ticket(document: Any) -> AccessTicket:
     Raises:
         PeerDataError: not such a document, with the first fault.
     """
-    root = _object(document, "ticket", _MEMBERS)
+    more = _EMERGENCY_MEMBERS & set(document) if isinstance(document, dict) else set()
+    root = _object(document, "ticket", _MEMBERS | more)
     if root["typ"] != TYPE:
         raise PeerDataError("ticket: typ is another one")
     issued, expires = _instant(root, "iat"), _instant(root, "exp")
     if not issued < expires <= issued + LONGEST_LIFE:
         raise PeerDataError(f"ticket: lives from iat to exp, at most {LONGEST_LIFE.total_seconds():.0f} s")
-    staff = _object(root["staff"], "ticket.staff", {"id", "role"})
     try:
         purpose = Purpose(_text(root, "purpose", 16))
     except ValueError as error:
@@ -168,14 +212,21 @@ def parse_ticket(document: Any) -> AccessTicket:
         region=_text(root, "aud", 64),
         requester=_text(root, "sub", 32),
         key_thumbprint=_text(_object(root["cnf"], "ticket.cnf", {"jkt"}), "jkt", 43, shortest=43),
-        staff=Staff(_text(staff, "id", 64), _text(staff, "role", 64)),
+        staff=_staff(root, "staff"),
         patient=frozenset(_identifiers(root["patient"])),
         purpose=purpose,
         scope=tuple(_provision(one) for one in _list(root, "scope", MAXIMUM_PROVISIONS)),
         consents=tuple(_reference(one) for one in _list(root, "consents", MAXIMUM_CONSENTS)),
         issued=issued,
         expires=expires,
+        confirmed_by=_staff(root, "confirmed_by") if "confirmed_by" in root else None,
+        reason=_text(root, "reason", LONGEST_REASON, shortest=SHORTEST_REASON) if "reason" in root else "",
     )
+    if ticket.purpose is Purpose.ETREAT:
+        if fault := emergency_fault(ticket.staff, ticket.confirmed_by, ticket.reason):
+            raise PeerDataError(f"ticket: {fault}")
+    elif more:
+        raise PeerDataError(f"ticket: only an emergency has the members {', '.join(sorted(_EMERGENCY_MEMBERS))}")
     if canonical_json(ticket.to_json()) != canonical_json(document):
         # Order and repetition carry no meaning, so there is one way to write each ticket.
         raise PeerDataError("ticket: not written in its one way")
@@ -227,6 +278,12 @@ def withdrawn(ticket: AccessTicket, withdrawals: Collection[str]) -> str:
 
 
 _MEMBERS = {"typ", "jti", "aud", "sub", "cnf", "staff", "patient", "purpose", "scope", "consents", "iat", "exp"}
+_EMERGENCY_MEMBERS = {"confirmed_by", "reason"}
+
+
+def _staff(root: Mapping[str, Any], name: str) -> Staff:
+    element = _object(root[name], f"ticket.{name}", {"id", "role"})
+    return Staff(_text(element, "id", 64), _text(element, "role", 64))
 
 
 def _identifiers(value: Any) -> Iterable[PatientIdentifier]:

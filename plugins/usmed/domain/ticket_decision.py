@@ -3,6 +3,8 @@
 The requesting hospital proposes a ticket; every key server builds the same one from what it holds itself and what the
 request brought along, and signs only if both are the same. A server that knows more (a withdrawal, a denial) builds
 another ticket and refuses; the requester learns what it lacks and proposes anew.
+
+An emergency is decided here as well, by the rule turned round: everything of one patient, unless the patient denied it.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -10,16 +12,20 @@ from datetime import datetime, timedelta
 
 from joserfc.jwk import OKPKey
 
-from usmed.domain.consent import AccessRequest, Consent, Purpose
+from usmed.domain.consent import AccessRequest, Consent, ProvisionType, Purpose
 from usmed.domain.consent_record import ConsentRecord, Enrolment
 from usmed.domain.errors import RefusedError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.ticket import (
     CLOCK_TOLERANCE,
+    EMERGENCY_LIFE,
     LIFE,
     AccessTicket,
     ConsentReference,
     Staff,
+    denies_everything,
+    emergency_fault,
+    emergency_scope,
     permits_anything,
     scope_of,
     thumbprint,
@@ -29,6 +35,7 @@ NO_CONSENT = "no-consent"
 DIFFERS = "differs"
 NOT_ONE_PERSON = "not-one-person"
 MALFORMED = "malformed"
+DENIED_BY_PATIENT = "denied-by-patient"
 
 
 def linked(identifier: PatientIdentifier, enrolments: Iterable[Enrolment]) -> frozenset[PatientIdentifier]:
@@ -62,8 +69,10 @@ def propose(
     enrolments: Sequence[Enrolment],
     issued: datetime,
     life: timedelta = LIFE,
+    confirmed_by: Staff | None = None,
+    reason: str = "",
 ) -> AccessTicket:
-    """Build the ticket that proved consents allow.
+    """Build the ticket that proved consents allow; for an emergency, the one that they do not forbid.
 
     Args:
         jti: a new identifier, 22 characters or more of randomness.
@@ -75,20 +84,35 @@ def propose(
         records: the newest version of each consent that is known, of whomever.
         enrolments: that are known, of whomever.
         issued: aware UTC, whole seconds.
-        life: how long it is valid, LIFE at most.
+        life: how long it is valid, LIFE at most; EMERGENCY_LIFE for an emergency.
+        confirmed_by, reason: for an emergency only: another member of staff, and why.
 
     Raises:
         RefusedError: no consent permits anything to this requester for this purpose now (`no-consent`); the
-            identifiers are not known to be one person's (`not-one-person`).
+            identifiers are not known to be one person's (`not-one-person`); the patient forbids even emergencies
+            (`denied-by-patient`); an emergency without its people or reason (`malformed`).
     """
+    emergency = purpose is Purpose.ETREAT
+    if emergency and (fault := emergency_fault(staff, confirmed_by, reason)):
+        raise RefusedError(MALFORMED, fault)
+    if not emergency and (confirmed_by is not None or reason):
+        raise RefusedError(MALFORMED, "only an emergency is confirmed by a second member of staff, with a reason")
     found = [records_of(identifier, records, enrolments) for identifier in sorted(patient)]
-    if not found or any(one != found[0] for one in found):
+    if not found or any(one != found[0] for one in found) or (not found[0] and not _linked(patient, enrolments)):
         # Else a patient's consent could open another patient's studies: name both, and one of them agrees.
         raise RefusedError(NOT_ONE_PERSON, "these identifiers are not known to be one person's")
-    consents = [one.consent for one in found[0]]
-    scope = scope_of(consents, AccessRequest(requester, purpose), issued)
-    if not permits_anything(scope):
-        raise RefusedError(NO_CONSENT, "no consent permits this hospital anything of this patient for this purpose")
+    # Whether the patient permits something else changes nothing in an emergency: servers that know different permits
+    # build the same ticket.
+    basis = [one for one in found[0] if not emergency or _speaks_of_emergencies(one.consent, requester)]
+    consents = [one.consent for one in basis]
+    if emergency:
+        scope = emergency_scope(consents, requester, issued)
+        if denies_everything(scope):
+            raise RefusedError(DENIED_BY_PATIENT, "the patient has forbidden this hospital access in emergencies too")
+    else:
+        scope = scope_of(consents, AccessRequest(requester, purpose), issued)
+        if not permits_anything(scope):
+            raise RefusedError(NO_CONSENT, "no consent permits this hospital anything of this patient for this purpose")
     return AccessTicket(
         jti=jti,
         region=region,
@@ -100,12 +124,28 @@ def propose(
         scope=scope,
         consents=tuple(
             ConsentReference(one.consent.id, one.consent.version, one.digest)
-            for one in found[0]
+            for one in basis
             if one.consent.in_force(issued)
         ),
         issued=issued,
         # A ticket never outlives what it rests on: it ends when the next consent, or denial, begins or ends.
         expires=min([issued + life, *_changes_after(issued, consents)]),
+        confirmed_by=confirmed_by,
+        reason=reason,
+    )
+
+
+def _linked(patient: frozenset[PatientIdentifier], enrolments: Iterable[Enrolment]) -> bool:
+    """Without any consent nothing else joins identifiers: nobody's empty list is the same as another nobody's."""
+    return patient <= linked(min(patient), enrolments)
+
+
+def _speaks_of_emergencies(consent: Consent, requester: str) -> bool:
+    return any(
+        one.type is ProvisionType.DENY
+        and (not one.purposes or Purpose.ETREAT in one.purposes)
+        and (not one.recipients or requester in one.recipients)
+        for one in consent.provisions
     )
 
 
@@ -141,14 +181,15 @@ def judge(
         now: aware UTC.
 
     Raises:
-        RefusedError: with a code: `malformed`, `no-consent`, `not-one-person`, or `differs` when this server would
-            sign another ticket.
+        RefusedError: with a code: `malformed`, `no-consent`, `not-one-person`, `denied-by-patient`, or `differs` when
+            this server would sign another ticket.
     """
     if abs(ticket.issued - now) > CLOCK_TOLERANCE:
         raise RefusedError(MALFORMED, f"the ticket is dated {(ticket.issued - now).total_seconds():+.0f} s from now")
-    if ticket.expires - ticket.issued > LIFE:
-        raise RefusedError(MALFORMED, f"a ticket lives at most {LIFE.total_seconds():.0f} s")
-    if ticket.purpose is not Purpose.TREAT:
+    longest = EMERGENCY_LIFE if ticket.purpose is Purpose.ETREAT else LIFE
+    if ticket.expires - ticket.issued > longest:
+        raise RefusedError(MALFORMED, f"a ticket for {ticket.purpose} lives at most {longest.total_seconds():.0f} s")
+    if ticket.purpose not in (Purpose.TREAT, Purpose.ETREAT):
         raise RefusedError(NO_CONSENT, f"a ticket for {ticket.purpose} is not given automatically")
     if ticket.requester not in recipients:
         raise RefusedError(NO_CONSENT, f"there is no hospital {ticket.requester!r} in this region")
@@ -164,6 +205,8 @@ def judge(
         enrolments=enrolments,
         issued=ticket.issued,
         life=ticket.expires - ticket.issued,
+        confirmed_by=ticket.confirmed_by,
+        reason=ticket.reason,
     )
     if expected != ticket:
         raise RefusedError(DIFFERS, "this server knows other consents of this patient than the ticket rests on")

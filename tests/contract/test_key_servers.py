@@ -89,7 +89,10 @@ class KeyRegion:
         """Return a consent on paper, attested by a hospital."""
         provision = {"period": {"start": "2026-11-01", "end": "2027-06-01"}, **changes.pop("provision", {})}
         resource = consent(patient.issuer, patient.value, provision=provision, **changes)
-        document = consent_document(resource, id=id, version=version)
+        return self.attested(consent_document(resource, id=id, version=version), by)
+
+    def attested(self, document: Any, by: str) -> Any:
+        """Return a record of this document."""
         proof = attest(self.keys[by], document, hospital=by, staff=["ionescu", "popa"], now=self.clock())
         return {"document": document, "proof": proof}
 

@@ -151,12 +151,14 @@ def test_migrations_from_empty_reach_the_newest_and_then_do_nothing(database_url
     for _ in range(2):
         database = open_database(database_url, [HUB_CHAIN])
         with database.read() as connection:
-            assert _revision(connection, PLATFORM_CHAIN) == "r0002"
+            assert _revision(connection, PLATFORM_CHAIN) == "r0003"
             assert _revision(connection, HUB_CHAIN) == "r0002"
         database.close()
 
 
-@pytest.mark.parametrize("chain", [PLATFORM_CHAIN, HUB_CHAIN, "usmed.hospital.migrations"])
+@pytest.mark.parametrize(
+    "chain", [PLATFORM_CHAIN, HUB_CHAIN, "usmed.hospital.migrations", "usmed.keyserver.migrations"]
+)
 def test_migrations_are_named_by_their_revision(chain: str) -> None:
     """By the names of the files it is known whether there is anything to do."""
     package, _, name = chain.rpartition(".")

@@ -1,4 +1,4 @@
-"""Emergency access: no consent needed, two members of staff and a reason instead, and the patient's own refusal wins."""
+"""Emergency access: no consent, two members of staff and a reason instead, and the patient's own refusal wins."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -167,7 +167,9 @@ def test_what_is_no_emergency_ticket(change: Callable[[dict[str, Any]], Any]) ->
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 1 << 41) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "role", "x"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "role", "x"]), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 

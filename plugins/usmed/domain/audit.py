@@ -40,6 +40,9 @@ class AuditEventType(StrEnum):
     CONFIGURATION = "configuration"
     RETENTION = "retention"
     APPLICATION = "application"
+    EMERGENCY = "emergency"
+    APPROVAL = "approval"
+    ADMINISTRATION = "administration"
 
 
 class Outcome(StrEnum):

@@ -14,12 +14,14 @@ from usmed.domain.canonical import canonical_json, parse_json
 from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.region import Hospital, RegionManifest
 from usmed.domain.study_record import parse_identifier
+from usmed.keyserver.approvals import Approvals
 from usmed.keyserver.tickets import KeyServer
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.signed_http import REQUEST_KEY, error_body
 from usmed.platform.storage import StorageError
 
 MAXIMUM_IDENTIFIERS = 50
+OWN_RECORDS = frozenset({"/v1/tickets", "/v1/approvals"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class Services:
     """What the interface needs."""
 
     server: KeyServer
+    approvals: Approvals
     audit: AuditLog
     region: Callable[[], RegionManifest]
     clock: Callable[[], datetime]
@@ -78,6 +81,9 @@ def create_app(services: Services) -> Flask:
     post("/v1/records", {"records", "enrolments"}, take)
     post("/v1/records/for", {"identifiers"}, held)
     post("/v1/tickets", {"ticket", "records", "enrolments"}, sign)
+    approvals = services.approvals
+    post("/v1/approvals", {"operation"}, lambda one, body: approvals.propose(one.id, body["operation"]).to_json())
+    post("/v1/approvals/state", {"nonce"}, lambda one, body: approvals.state(one.id, body["nonce"]).to_json())
 
     @app.get("/health")
     def health() -> Response:
@@ -93,11 +99,11 @@ def create_app(services: Services) -> Flask:
 
     @app.after_request
     def audit_refusal(response: Response) -> Response:
-        # A refused ticket has its own record.
-        if response.status_code in (400, 403, 404, 405, 413, 415) and request.path != "/v1/tickets":
+        # A refused ticket and a refused operation have their own records.
+        if response.status_code in (400, 403, 404, 405, 413, 415) and request.path not in OWN_RECORDS:
             _refused(services, f"{response.status_code} {request.method} {request.path}")
         elif response.status_code in (400, 415):
-            _refused(services, f"{response.status_code} no ticket")
+            _refused(services, f"{response.status_code} {request.path}: malformed")
         return response
 
     return app

@@ -15,6 +15,7 @@ from usmed.keyserver.settings import KeyServerSettings, Listening, load_listenin
 from usmed.keyserver.store import CHAIN
 from usmed.keyserver.wsgi import build
 from usmed.platform.audit_log import AuditLog
+from usmed.platform.notices import Postman
 from usmed.platform.storage import open_database
 
 
@@ -50,6 +51,8 @@ def _application(settings: KeyServerSettings, region: RegionManifest, url: str, 
         detail = {"what": what, "version": __version__}
         audit.append(AuditEvent(clock(), AuditEventType.APPLICATION, settings.id, detail=detail)).wait()
 
+    if settings.mail:
+        stops.actions.append(Postman(database, settings.mail, clock).close)
     stops.actions += [lambda: note("stopped"), audit.close, database.close]
     note("started")
     return build(settings, lambda: region, database, audit, clock)

@@ -14,12 +14,14 @@ from usmed.domain.region import RegionManifest
 from usmed.keyserver.tickets import Rates
 from usmed.platform.environment import DATABASE_URL, REGION_FILE, setting
 from usmed.platform.keys import load_encrypted_key, public_key_text
+from usmed.platform.notices import MailServer, mail_server
 from usmed.platform.region_file import load_region
 
 ID = "USMED_KEYSERVER_ID"
 KEY_FILE = "USMED_PRIVATE_KEY_FILE"
 PASSPHRASE = "USMED_PASSPHRASE"  # noqa: S105 - the name of a setting
 PATIENTS_PER_HOUR, PATIENTS_PER_DAY = "USMED_PATIENTS_PER_HOUR", "USMED_PATIENTS_PER_DAY"
+EMERGENCIES_PER_HOUR, EMERGENCIES_PER_DAY = "USMED_EMERGENCIES_PER_HOUR", "USMED_EMERGENCIES_PER_DAY"
 MAXIMUM_BODY_BYTES = "USMED_MAXIMUM_BODY_BYTES"
 CERTIFICATE_FILE, TLS_KEY_FILE = "USMED_TLS_CERTIFICATE_FILE", "USMED_TLS_PRIVATE_KEY_FILE"
 ADDRESS, PORT, THREADS = "USMED_LISTEN_ADDRESS", "USMED_KEYSERVER_PORT", "USMED_KEYSERVER_THREADS"
@@ -35,6 +37,7 @@ class KeyServerSettings:
     limit_bytes: int = 1 << 20
     rates: Rates = field(default_factory=Rates)
     relying_party: RelyingParty | None = None
+    mail: MailServer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,13 @@ def load_settings(environ: Mapping[str, str]) -> tuple[KeyServerSettings, Region
     defaults = Rates()
     per_hour = attempt(lambda: _number(environ, PATIENTS_PER_HOUR, defaults.per_hour, 1, 1_000_000))
     per_day = attempt(lambda: _number(environ, PATIENTS_PER_DAY, defaults.per_day, 1, 10_000_000))
+    emergencies_per_hour = attempt(
+        lambda: _number(environ, EMERGENCIES_PER_HOUR, defaults.emergencies_per_hour, 1, 1_000_000)
+    )
+    emergencies_per_day = attempt(
+        lambda: _number(environ, EMERGENCIES_PER_DAY, defaults.emergencies_per_day, 1, 10_000_000)
+    )
+    mail = attempt(lambda: mail_server(environ))
     id = environ.get(ID, "")
     if not id:
         problems.append(f"environment: {ID} is not set")
@@ -79,7 +89,10 @@ def load_settings(environ: Mapping[str, str]) -> tuple[KeyServerSettings, Region
         problems.append(f"{KEY_FILE}: its public key {public_key_text(key)} is not the one of {id!r} in the region")
     if problems or not region or not key or not url or not limit or not per_hour or not per_day:
         raise ConfigurationError("settings of the key server", problems)
-    return KeyServerSettings(id, key, limit, Rates(per_hour, per_day)), region, url
+    assert emergencies_per_hour is not None
+    assert emergencies_per_day is not None
+    rates = Rates(per_hour, per_day, emergencies_per_hour, emergencies_per_day)
+    return KeyServerSettings(id, key, limit, rates, mail=mail), region, url
 
 
 def load_listening(environ: Mapping[str, str]) -> Listening:

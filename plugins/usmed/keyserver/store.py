@@ -34,6 +34,7 @@ _record_patient = _table("consent_patient", "id", "issuer", "value")
 _enrolment = _table("enrolment", "digest", "hospital", "token", "content", "received")
 _enrolment_patient = _table("enrolment_patient", "digest", "issuer", "value")
 _asked = _table("patient_asked_for", "requester", "patient", "hour")
+_asked_in_emergency = _table("emergency_asked_for", "requester", "patient", "hour")
 _state = _table("keyserver_state", "id")
 
 
@@ -137,24 +138,41 @@ class RecordStore:
             return self._held(connection, ids)
 
     def note_patient(
-        self, connection: sa.Connection, requester: str, patient: Iterable[PatientIdentifier], now: datetime
-    ) -> None:
-        """Note that a hospital asked for a patient."""
-        hour = int(now.timestamp()) // HOUR_S
-        row = {"requester": requester, "patient": _patient_key(patient), "hour": hour}
-        connection.execute(self._database.insert(_asked).values(row).on_conflict_do_nothing())
-        connection.execute(sa.delete(_asked).where(_asked.c.hour < hour - 48))
+        self,
+        connection: sa.Connection,
+        requester: str,
+        patient: Iterable[PatientIdentifier],
+        now: datetime,
+        *,
+        emergency: bool = False,
+    ) -> bool:
+        """Note that a hospital asked for a patient; return whether for the first time in this hour.
+
+        Emergencies are counted apart.
+        """
+        asked, hour = _asked_in_emergency if emergency else _asked, int(now.timestamp()) // HOUR_S
+        row = {"requester": requester, "patient": patient_key(patient), "hour": hour}
+        new = self._database.insert(asked).values(row).on_conflict_do_nothing().returning(asked.c.hour)
+        first = connection.execute(new).first() is not None
+        connection.execute(sa.delete(asked).where(asked.c.hour < hour - 48))
+        return first
 
     def patients_asked_for(
-        self, connection: sa.Connection, requester: str, without: Iterable[PatientIdentifier], now: datetime
+        self,
+        connection: sa.Connection,
+        requester: str,
+        without: Iterable[PatientIdentifier],
+        now: datetime,
+        *,
+        emergency: bool = False,
     ) -> tuple[int, int]:
         """Return how many patients a hospital asked for in this hour and in the last 24, not counting one."""
-        hour = int(now.timestamp()) // HOUR_S
-        counted = sa.select(sa.func.count(sa.distinct(_asked.c.patient))).where(
-            _asked.c.requester == requester, _asked.c.patient != _patient_key(without)
+        asked, hour = _asked_in_emergency if emergency else _asked, int(now.timestamp()) // HOUR_S
+        counted = sa.select(sa.func.count(sa.distinct(asked.c.patient))).where(
+            asked.c.requester == requester, asked.c.patient != patient_key(without)
         )
-        this_hour = connection.scalar(counted.where(_asked.c.hour == hour))
-        day = connection.scalar(counted.where(_asked.c.hour > hour - timedelta(days=1) // timedelta(hours=1)))
+        this_hour = connection.scalar(counted.where(asked.c.hour == hour))
+        day = connection.scalar(counted.where(asked.c.hour > hour - timedelta(days=1) // timedelta(hours=1)))
         return int(this_hour or 0), int(day or 0)
 
     def _held(self, connection: sa.Connection, ids: Sequence[str]) -> list[HeldRecord]:
@@ -197,5 +215,6 @@ def _names(table: sa.TableClause, numbers: Iterable[PatientIdentifier]) -> sa.Co
     return sa.tuple_(table.c.issuer, table.c.value).in_([(one.issuer, one.value) for one in numbers])
 
 
-def _patient_key(patient: Iterable[PatientIdentifier]) -> str:
+def patient_key(patient: Iterable[PatientIdentifier]) -> str:
+    """Return one name for a set of identifiers, under which requests are counted."""
     return sha256_hex("\n".join(map(str, sorted(patient))).encode("utf-8"))

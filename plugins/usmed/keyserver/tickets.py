@@ -1,14 +1,20 @@
-"""What a key server does: takes in what is proved to it, and signs tickets that follow from what it holds."""
+"""What a key server does: takes in what is proved to it, and signs tickets that follow from what it holds.
+
+How many it signs for one hospital is bounded; what goes beyond is in `approvals`.
+"""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import sqlalchemy as sa
 from joserfc.jwk import OKPKey
 
-from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
+from usmed.domain.approval import Kind
+from usmed.domain.audit import AuditEvent, AuditEventType, Detail, Outcome
 from usmed.domain.canonical import canonical_json, sha256_hex
+from usmed.domain.consent import Purpose
 from usmed.domain.consent_record import (
     ConsentRecord,
     Credential,
@@ -23,8 +29,10 @@ from usmed.domain.quorum import sign
 from usmed.domain.region import HUB, Hospital, RegionManifest
 from usmed.domain.ticket import AccessTicket, parse_ticket
 from usmed.domain.ticket_decision import judge
-from usmed.keyserver.store import HeldEnrolment, RecordStore
+from usmed.keyserver.approvals import Approvals
+from usmed.keyserver.store import HeldEnrolment, RecordStore, patient_key
 from usmed.platform.audit_log import AuditLog, append_in
+from usmed.platform.notices import Notice, Outbox
 
 OVER_RATE = "over-rate"
 MAXIMUM_RECORDS = 100
@@ -36,6 +44,14 @@ class Rates:
 
     per_hour: int = 60
     per_day: int = 400
+    emergencies_per_hour: int = 5
+    emergencies_per_day: int = 20
+
+    def of(self, purpose: Purpose) -> tuple[int, int]:
+        """Return the rates of a purpose, for an hour and for a day."""
+        if purpose is Purpose.ETREAT:
+            return self.emergencies_per_hour, self.emergencies_per_day
+        return self.per_hour, self.per_day
 
 
 class KeyServer:
@@ -45,6 +61,8 @@ class KeyServer:
         id: its id in the region manifest.
         key: its private Ed25519 key.
         relying_party: the portal where patients sign; None where there is none.
+        approvals: what administrators allow beyond the rates.
+        outbox: where the notice of an emergency goes.
     """
 
     def __init__(
@@ -58,6 +76,8 @@ class KeyServer:
         clock: Callable[[], datetime],
         rates: Rates,
         relying_party: RelyingParty | None,
+        approvals: Approvals,
+        outbox: Outbox,
     ) -> None:
         self._id = id
         self._key = key
@@ -67,6 +87,8 @@ class KeyServer:
         self._clock = clock
         self._rates = rates
         self._relying_party = relying_party
+        self._approvals = approvals
+        self._outbox = outbox
 
     def take(self, sender: str, records: Sequence[Any], enrolments: Sequence[Any]) -> list[str]:
         """Take in consents, withdrawals and enrolments; what is answered is durable.
@@ -110,26 +132,57 @@ class KeyServer:
 
         Raises:
             PeerDataError: no ticket.
-            RefusedError: `no-consent`, `not-one-person`, `differs`, `over-rate` or `malformed`.
+            RefusedError: `no-consent`, `not-one-person`, `denied-by-patient`, `differs`, `over-rate` or `malformed`.
         """
         ticket = parse_ticket(document)
         now = self._clock()
         try:
             self._judge(ticket, sender, now)
             with self._store.changing() as connection:
-                this_hour, day = self._store.patients_asked_for(connection, sender.id, ticket.patient, now)
-                if this_hour >= self._rates.per_hour or day >= self._rates.per_day:
-                    raise RefusedError(
-                        OVER_RATE,
-                        f"{sender.id} has asked for {this_hour} patients in this hour and {day} in a day:"
-                        " administrators have to agree to more",
-                    )
-                self._store.note_patient(connection, sender.id, ticket.patient, now)
-                append_in(connection, [self._decision(ticket, sender.id, now, Outcome.SUCCESS, "signed")])
+                approval, first = self._count(connection, ticket, sender.id, now)
+                if first and ticket.purpose is Purpose.ETREAT:
+                    # One notice a patient and hour: the audit log has every ticket.
+                    self._outbox.put_in(connection, self._emergency(ticket, sender), now)
+                reason = f"signed, approved by {approval}" if approval else "signed"
+                append_in(connection, [self._decision(ticket, sender.id, now, Outcome.SUCCESS, reason)])
         except RefusedError as error:
             self._audit.append(self._decision(ticket, sender.id, now, Outcome.DENIED, f"{error.code}: {error}")).wait()
             raise
         return sign(self._key, signer=self._id, document=ticket.to_json()).to_json()
+
+    def _count(self, connection: sa.Connection, ticket: AccessTicket, sender: str, now: datetime) -> tuple[str, bool]:
+        """Count a patient; return the digest of the approval that was needed, if one was, and whether it is a new one.
+
+        Raises:
+            RefusedError: `over-rate`.
+        """
+        emergency = ticket.purpose is Purpose.ETREAT
+        per_hour, per_day = self._rates.of(ticket.purpose)
+        this_hour, day = self._store.patients_asked_for(
+            connection, sender, ticket.patient, now, emergency=emergency
+        )
+        if this_hour < per_hour and day < per_day:
+            return "", self._store.note_patient(connection, sender, ticket.patient, now, emergency=emergency)
+        kind = Kind.EMERGENCIES if emergency else Kind.PATIENTS
+        # What was approved is used up by itself and not counted to the rate, which it would fill for later.
+        approval, first = self._approvals.use(connection, sender, kind, patient_key(ticket.patient), now)
+        if not approval:
+            raise RefusedError(
+                OVER_RATE,
+                f"{sender} has asked for {this_hour} patients{' in emergencies' if emergency else ''} in this hour and"
+                f" {day} in a day, of {per_hour} and {per_day}: propose the operation {kind} to every key server"
+                " (POST /v1/approvals), have administrators of as many servers as a ticket needs approve it, and ask"
+                " again",
+            )
+        return approval, first
+
+    def _emergency(self, ticket: AccessTicket, sender: Hospital) -> Notice:
+        return Notice(
+            f"[USMED {self._id}] emergency access by {sender.id}",
+            f"{sender.name} ({sender.id}) has used emergency access: no consent of the patient was needed.\n\n"
+            f"Time: {ticket.issued:%Y-%m-%d %H:%M:%S} UTC\nTicket: {ticket.jti}\n\n"
+            f"Who, for whom and why is in the audit log of this key server, under {AuditEventType.EMERGENCY}.\n",
+        )
 
     def _judge(self, ticket: AccessTicket, sender: Hospital, now: datetime) -> None:
         enrolments, names = self._linked(ticket.patient)
@@ -193,9 +246,13 @@ class KeyServer:
     def _decision(
         self, ticket: AccessTicket, sender: str, now: datetime, outcome: Outcome, reason: str
     ) -> AuditEvent:
+        emergency = ticket.purpose is Purpose.ETREAT
+        more: dict[str, Detail] = {}
+        if ticket.confirmed_by is not None:
+            more = {"confirmed_by": ticket.confirmed_by.id, "why": ticket.reason}
         return AuditEvent(
             now,
-            AuditEventType.DECISION,
+            AuditEventType.EMERGENCY if emergency else AuditEventType.DECISION,
             sender,
             patient=str(min(ticket.patient)),
             outcome=outcome,
@@ -207,6 +264,7 @@ class KeyServer:
                 "role": ticket.staff.role,
                 "consents": [one.id for one in ticket.consents],
                 "ticket_sha256": sha256_hex(canonical_json(ticket.to_json())),
+                **more,
             },
         )
 

@@ -43,6 +43,7 @@ class AuditEventType(StrEnum):
     EMERGENCY = "emergency"
     APPROVAL = "approval"
     ADMINISTRATION = "administration"
+    ALARM = "alarm"
 
 
 class Outcome(StrEnum):

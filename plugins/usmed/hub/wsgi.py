@@ -1,11 +1,10 @@
 """The hub wired together: `gunicorn 'usmed.hub.wsgi:create_application()'` with one worker and threads."""
 
 import atexit
-import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
-from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+from wsgiref.types import WSGIApplication
 
 from usmed import __version__
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
@@ -18,10 +17,9 @@ from usmed.hub.settings import HubSettings, load_settings
 from usmed.hub.tables import CHAIN
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.nonces import NonceStore
-from usmed.platform.signed_http import Identity, SignedGuard, error_body
-from usmed.platform.storage import Database, StorageError, open_database
-
-_log = logging.getLogger(__name__)
+from usmed.platform.signed_http import Identity, SignedGuard
+from usmed.platform.storage import Database, open_database
+from usmed.platform.unavailable import while_storage_answers
 
 OPEN_PATHS = frozenset({"/health", "/v1/openapi.yaml"})
 
@@ -84,23 +82,7 @@ def build(settings: HubSettings, database: Database, audit: AuditLog, clock: Cal
         open_paths=OPEN_PATHS,
         refused=refused,
     )
-    return _while_storage_answers(guard)
-
-
-def _while_storage_answers(guard: WSGIApplication) -> WSGIApplication:
-    """Answer 503 when nonces or the audit log cannot be written: nothing is served unrecorded."""
-
-    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        try:
-            return guard(environ, start_response)
-        except StorageError as error:
-            _log.error("not served: %s", error)
-            body = error_body("unavailable", "the database does not answer; try again later")
-            headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-            start_response("503 Service Unavailable", headers)
-            return [body]
-
-    return application
+    return while_storage_answers(guard)
 
 
 def _note(audit: AuditLog, now: datetime, what: str) -> None:

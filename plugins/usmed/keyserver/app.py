@@ -1,6 +1,6 @@
-"""The key server's HTTP interface, for hospitals. The signature guard stands in front of it."""
+"""The key server's HTTP interface, for hospitals and other key servers. The signature guard stands in front of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,11 +12,14 @@ from usmed import __version__
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.canonical import canonical_json, parse_json
 from usmed.domain.errors import PeerDataError, RefusedError
-from usmed.domain.region import Hospital, RegionManifest
+from usmed.domain.region import Hospital, Member, RegionManifest
 from usmed.domain.study_record import parse_identifier
 from usmed.keyserver.approvals import Approvals
+from usmed.keyserver.exchange import PATH as EXCHANGE
+from usmed.keyserver.exchange import Exchange
 from usmed.keyserver.tickets import KeyServer
 from usmed.platform.audit_log import AuditLog
+from usmed.platform.log_heads import LogAlarm, describe
 from usmed.platform.signed_http import REQUEST_KEY, error_body
 from usmed.platform.storage import StorageError
 
@@ -30,6 +33,8 @@ class Services:
 
     server: KeyServer
     approvals: Approvals
+    exchange: Exchange
+    alarms: Callable[[], list[LogAlarm]]
     audit: AuditLog
     region: Callable[[], RegionManifest]
     clock: Callable[[], datetime]
@@ -41,16 +46,25 @@ def create_app(services: Services) -> Flask:
     app = Flask(__name__, static_folder=None)
 
     def post(path: str, members: set[str], handler: Callable[[Hospital, dict[str, Any]], Any]) -> None:
+        serve(path, members, handler, lambda region: region.hospitals, "hospitals")
+
+    def serve[M: Member](
+        path: str,
+        members: set[str],
+        handler: Callable[[M, dict[str, Any]], Any],
+        callers: Callable[[RegionManifest], Mapping[str, M]],
+        kind: str,
+    ) -> None:
         def view() -> Response:
-            hospital = services.region().hospitals.get(request.environ[REQUEST_KEY].sender)
-            if hospital is None:
-                return _error(403, "forbidden", "only hospitals of the region are served")
+            caller = callers(services.region()).get(request.environ[REQUEST_KEY].sender)
+            if caller is None:
+                return _error(403, "forbidden", f"only {kind} of the region are served here")
             if request.mimetype != "application/json":
                 return _error(415, "not-json", "the body must be application/json")
             body = parse_json(request.get_data(cache=False), limit_bytes=services.limit_bytes)
             if not isinstance(body, dict) or set(body) != members:
                 raise PeerDataError(f"the body has exactly the members {', '.join(sorted(members))}")
-            return _json(200, handler(hospital, body))
+            return _json(200, handler(caller, body))
 
         app.add_url_rule(path, endpoint=path, view_func=view, methods=["POST"])
 
@@ -84,11 +98,20 @@ def create_app(services: Services) -> Flask:
     approvals = services.approvals
     post("/v1/approvals", {"operation"}, lambda one, body: approvals.propose(one.id, body["operation"]).to_json())
     post("/v1/approvals/state", {"nonce"}, lambda one, body: approvals.state(one.id, body["nonce"]).to_json())
+    serve(
+        EXCHANGE,
+        {"since", "seen"},
+        lambda peer, body: services.exchange.answer(peer.id, body),
+        lambda region: region.key_servers,
+        "key servers",
+    )
 
     @app.get("/health")
     def health() -> Response:
         services.audit.head()
-        return _json(200, {"status": "ok", "version": __version__})
+        # Degraded, and still at work: an alarm is a person's business, and no reason to refuse patients' care.
+        reasons = describe(services.alarms())
+        return _json(200, {"status": "degraded" if reasons else "ok", "version": __version__, "reasons": reasons})
 
     app.register_error_handler(RefusedError, lambda error: _error(403, error.code, str(error)))
     app.register_error_handler(PeerDataError, lambda error: _error(400, "bad-request", str(error)))

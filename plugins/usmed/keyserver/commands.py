@@ -2,15 +2,22 @@
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
-from usmed.keyserver.settings import KEY_FILE, PASSPHRASE, passphrase
+from usmed.keyserver.settings import DEFAULT_DATABASE_URL, KEY_FILE, PASSPHRASE, passphrase
+from usmed.keyserver.store import CHAIN
+from usmed.platform.environment import DATABASE_URL, setting
 from usmed.platform.keys import generate_encrypted_key, public_key_text
+from usmed.platform.log_heads import HeadStore, describe
+from usmed.platform.storage import open_database
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands of this module to `usmed`."""
-    keyserver = commands.add_parser("keyserver", help="start a key server, make its key")
+    keyserver = commands.add_parser("keyserver", help="start a key server, make its key, look after its alarms")
     actions = keyserver.add_subparsers(required=True, metavar="ACTION")
     key = actions.add_parser(
         "key",
@@ -22,6 +29,47 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     key.set_defaults(run=_key)
     start = actions.add_parser("serve", help="start the key server", description="Start the key server.")
     start.set_defaults(run=_serve)
+    alarms = actions.add_parser(
+        "alarms",
+        help="list alarms about logs that were rewritten",
+        description="List the alarms about key servers whose log does not continue what was seen of it.",
+    )
+    alarms.add_argument("--all", action="store_true", help="those too that were acknowledged")
+    alarms.set_defaults(run=_alarms)
+    acknowledge = actions.add_parser(
+        "acknowledge",
+        help="acknowledge such an alarm",
+        description="Acknowledge an alarm: the server's log is believed anew, from its next head on.",
+    )
+    acknowledge.add_argument("id", type=int, metavar="ALARM", help="its number, as `usmed keyserver alarms` shows it")
+    acknowledge.add_argument("--by", required=True, metavar="NAME", help="who acknowledges, for the audit log")
+    acknowledge.add_argument("--why", required=True, metavar="TEXT", help="what was found, for the audit log")
+    acknowledge.set_defaults(run=_acknowledge)
+
+
+def _alarms(arguments: argparse.Namespace) -> None:
+    with _heads() as heads:
+        found = heads.alarms(all=arguments.all)
+    for one, line in zip(found, describe(found), strict=True):
+        print(line)
+        if one.acknowledged_by:
+            print(f"    acknowledged by {one.acknowledged_by}: {one.acknowledged_why}")
+    print(f"{len(found)} alarm(s)")
+
+
+def _acknowledge(arguments: argparse.Namespace) -> None:
+    with _heads() as heads:
+        one = heads.acknowledge(arguments.id, by=arguments.by, why=arguments.why, now=datetime.now(UTC))
+    print(f"acknowledged: the log of {one.server} is believed anew, from its next head on")
+
+
+@contextmanager
+def _heads() -> Iterator[HeadStore]:
+    database = open_database(setting(os.environ, DATABASE_URL, DEFAULT_DATABASE_URL), [CHAIN])
+    try:
+        yield HeadStore(database)
+    finally:
+        database.close()
 
 
 def _key(arguments: argparse.Namespace) -> None:

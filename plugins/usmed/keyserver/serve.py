@@ -1,6 +1,7 @@
 """Starts the key server: checks everything, opens its key, then serves over TLS in this process."""
 
 import os
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -13,9 +14,10 @@ from usmed.domain.audit import AuditEvent, AuditEventType
 from usmed.domain.region import RegionManifest
 from usmed.keyserver.settings import KeyServerSettings, Listening, load_listening, load_settings
 from usmed.keyserver.store import CHAIN
-from usmed.keyserver.wsgi import build
+from usmed.keyserver.wsgi import wire
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.notices import Postman
+from usmed.platform.signed_http import Identity, SignedClient
 from usmed.platform.storage import open_database
 
 
@@ -51,11 +53,23 @@ def _application(settings: KeyServerSettings, region: RegionManifest, url: str, 
         detail = {"what": what, "version": __version__}
         audit.append(AuditEvent(clock(), AuditEventType.APPLICATION, settings.id, detail=detail)).wait()
 
+    client = SignedClient(Identity(settings.id, settings.key), lambda: region, clock, connections_per_member=2)
+    wired = wire(settings, lambda: region, database, audit, clock, client.post)
+    stopping = threading.Event()
+    asking = threading.Thread(target=wired.exchange.run, args=(stopping, settings.exchange_s), name="exchange")
+    asking.daemon = True
+
+    def stop_asking() -> None:
+        stopping.set()
+        client.close()
+        asking.join()
+
     if settings.mail:
         stops.actions.append(Postman(database, settings.mail, clock).close)
-    stops.actions += [lambda: note("stopped"), audit.close, database.close]
+    stops.actions += [stop_asking, lambda: note("stopped"), audit.close, database.close]
     note("started")
-    return build(settings, lambda: region, database, audit, clock)
+    asking.start()
+    return wired.application
 
 
 class _Gunicorn(BaseApplication):  # type: ignore[misc]

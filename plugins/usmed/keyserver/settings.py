@@ -23,6 +23,7 @@ PASSPHRASE = "USMED_PASSPHRASE"  # noqa: S105 - the name of a setting
 PATIENTS_PER_HOUR, PATIENTS_PER_DAY = "USMED_PATIENTS_PER_HOUR", "USMED_PATIENTS_PER_DAY"
 EMERGENCIES_PER_HOUR, EMERGENCIES_PER_DAY = "USMED_EMERGENCIES_PER_HOUR", "USMED_EMERGENCIES_PER_DAY"
 MAXIMUM_BODY_BYTES = "USMED_MAXIMUM_BODY_BYTES"
+EXCHANGE_INTERVAL = "USMED_EXCHANGE_INTERVAL_S"
 CERTIFICATE_FILE, TLS_KEY_FILE = "USMED_TLS_CERTIFICATE_FILE", "USMED_TLS_PRIVATE_KEY_FILE"
 ADDRESS, PORT, THREADS = "USMED_LISTEN_ADDRESS", "USMED_KEYSERVER_PORT", "USMED_KEYSERVER_THREADS"
 DEFAULT_DATABASE_URL = "sqlite:///usmed-keyserver.db"
@@ -30,7 +31,10 @@ DEFAULT_DATABASE_URL = "sqlite:///usmed-keyserver.db"
 
 @dataclass(frozen=True, slots=True)
 class KeyServerSettings:
-    """What a key server runs with: its id in the region manifest, its key, its limits."""
+    """What a key server runs with: its id in the region manifest, its key, its limits.
+
+    `exchange_s` is how often it asks each other key server what is new.
+    """
 
     id: str
     key: OKPKey
@@ -38,6 +42,7 @@ class KeyServerSettings:
     rates: Rates = field(default_factory=Rates)
     relying_party: RelyingParty | None = None
     mail: MailServer | None = None
+    exchange_s: int = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,7 @@ def load_settings(environ: Mapping[str, str]) -> tuple[KeyServerSettings, Region
         lambda: _number(environ, EMERGENCIES_PER_DAY, defaults.emergencies_per_day, 1, 10_000_000)
     )
     mail = attempt(lambda: mail_server(environ))
+    exchange = attempt(lambda: _number(environ, EXCHANGE_INTERVAL, 20, 1, 3600))
     id = environ.get(ID, "")
     if not id:
         problems.append(f"environment: {ID} is not set")
@@ -87,12 +93,12 @@ def load_settings(environ: Mapping[str, str]) -> tuple[KeyServerSettings, Region
         problems.append(f"{ID}: there is no key server {id!r} in {environ[REGION_FILE]}")
     elif region and key and public_key_text(region.key_servers[id].key) != public_key_text(key):
         problems.append(f"{KEY_FILE}: its public key {public_key_text(key)} is not the one of {id!r} in the region")
-    if problems or not region or not key or not url or not limit or not per_hour or not per_day:
+    if problems or not region or not key or not url or not limit or not per_hour or not per_day or not exchange:
         raise ConfigurationError("settings of the key server", problems)
     assert emergencies_per_hour is not None
     assert emergencies_per_day is not None
     rates = Rates(per_hour, per_day, emergencies_per_hour, emergencies_per_day)
-    return KeyServerSettings(id, key, limit, rates, mail=mail), region, url
+    return KeyServerSettings(id, key, limit, rates, mail=mail, exchange_s=exchange), region, url
 
 
 def load_listening(environ: Mapping[str, str]) -> Listening:

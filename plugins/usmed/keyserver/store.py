@@ -6,7 +6,7 @@ A record is kept as it came, with its proof, so that it can be handed to a serve
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from usmed.domain.audit import AuditEvent
 from usmed.domain.canonical import canonical_json, parse_json, sha256_hex
 from usmed.domain.consent_record import LIMIT_BYTES, ConsentRecord, Credential, Enrolment, ProofKind, follows
+from usmed.domain.errors import PeerDataError
 from usmed.domain.fhir_consent import consent_from_fhir
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.platform.audit_log import append_in
@@ -36,6 +37,10 @@ _enrolment_patient = _table("enrolment_patient", "digest", "issuer", "value")
 _asked = _table("patient_asked_for", "requester", "patient", "hour")
 _asked_in_emergency = _table("emergency_asked_for", "requester", "patient", "hour")
 _state = _table("keyserver_state", "id")
+_arrival = _table("arrival", "position", "record_id", "digest")
+"""`record_id` is empty for an enrolment."""
+
+_peer = _table("peer_position", "peer", "position", "region_version", "begun")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,25 @@ class HeldEnrolment:
 
     enrolment: Enrolment
     document: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What came after a position: documents as they came, and how far they reach."""
+
+    records: list[Any]
+    enrolments: list[dict[str, str]]
+    position: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PeerPosition:
+    """How far another server was read: in which version of the region, and since when from its beginning (unix)."""
+
+    position: int
+    region_version: int
+    begun: int
 
 
 class RecordStore:
@@ -96,12 +120,13 @@ class RecordStore:
         for one in consent.patient:
             row = {"id": consent.id, "issuer": one.issuer, "value": one.value}
             connection.execute(self._database.insert(_record_patient).values(row).on_conflict_do_nothing())
+        _arrived(connection, consent.id, record.digest)
         append_in(connection, [event])
         return True
 
     def enrol(self, connection: sa.Connection, enrolment: Enrolment, token: str, now: datetime) -> bool:
         """Keep a checked enrolment; return whether it is new here."""
-        digest = sha256_hex(f"{enrolment.hospital} {token}".encode())
+        digest = _enrolment_digest(enrolment.hospital, token)
         row = {
             "digest": digest,
             "hospital": enrolment.hospital,
@@ -114,6 +139,7 @@ class RecordStore:
             return False
         patients = [{"digest": digest, "issuer": one.issuer, "value": one.value} for one in enrolment.patient]
         connection.execute(sa.insert(_enrolment_patient), patients)
+        _arrived(connection, "", digest)
         return True
 
     def enrolments_of(self, patient: Collection[PatientIdentifier]) -> list[HeldEnrolment]:
@@ -175,11 +201,103 @@ class RecordStore:
         day = connection.scalar(counted.where(asked.c.hour > hour - timedelta(days=1) // timedelta(hours=1)))
         return int(this_hour or 0), int(day or 0)
 
+    def arrived_after(self, since: int, *, limit: int, limit_bytes: int) -> Page:
+        """Return what came after a position, in that order: consents (their newest version) and enrolments.
+
+        Args:
+            since: 0 for everything; the `position` of the page before for the next.
+            limit: how many at most.
+            limit_bytes: where a page ends, unless it would be empty.
+        """
+        with self._database.read() as connection:
+            rows = connection.execute(
+                sa.select(_arrival.c.position, _record.c.record, _enrolment.c.hospital, _enrolment.c.token)
+                .select_from(_arrival)
+                .outerjoin(
+                    _record,
+                    sa.and_(_record.c.id == _arrival.c.record_id, _record.c.digest == _arrival.c.digest, _current),
+                )
+                .outerjoin(_enrolment, sa.and_(_arrival.c.record_id == "", _enrolment.c.digest == _arrival.c.digest))
+                .where(_arrival.c.position > since)
+                .order_by(_arrival.c.position)
+                .limit(limit)
+            ).all()
+            last = int(connection.scalar(sa.select(sa.func.max(_arrival.c.position))) or 0)
+        page, size_bytes, position = Page([], [], 0, False), 0, min(since, last)
+        for row in rows:
+            size_bytes += len((row.record or row.token or "").encode("utf-8"))
+            if size_bytes > limit_bytes and (page.records or page.enrolments):
+                break
+            position = row.position
+            if row.record:
+                page.records.append(parse_json(row.record.encode("utf-8"), limit_bytes=4 * LIMIT_BYTES))
+            elif row.token:
+                page.enrolments.append({"hospital": row.hospital, "token": row.token})
+        return replace(page, position=position, more=position < last)
+
+    def unknown(self, records: Sequence[Any], enrolments: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """Return those of these documents that are not held already; what cannot be read is not held."""
+        named = {_record_key(one): one for one in records}
+        tokens = {_token_digest(one): one for one in enrolments}
+        with self._database.read() as connection:
+            keys = [key for key in named if isinstance(key, tuple)]
+            rows = connection.execute(
+                sa.select(_record.c.id, _record.c.digest).where(sa.tuple_(_record.c.id, _record.c.digest).in_(keys))
+            )
+            held = {(row.id, row.digest) for row in rows}
+            known = set(
+                connection.scalars(sa.select(_enrolment.c.digest).where(_enrolment.c.digest.in_(map(str, tokens))))
+            )
+        return (
+            [one for key, one in named.items() if key not in held],
+            [one for digest, one in tokens.items() if digest not in known],
+        )
+
+    def peer_position(self, peer: str) -> PeerPosition | None:
+        """Return how far a peer was read; None if it never was."""
+        with self._database.read() as connection:
+            row = connection.execute(sa.select(_peer).where(_peer.c.peer == peer)).first()
+        return PeerPosition(row.position, row.region_version, row.begun) if row else None
+
+    def note_peer_position(self, peer: str, reached: PeerPosition) -> None:
+        """Remember how far a peer was read."""
+        values = {"position": reached.position, "region_version": reached.region_version, "begun": reached.begun}
+        with self._database.write() as connection:
+            insert = self._database.insert(_peer).values({"peer": peer, **values})
+            connection.execute(insert.on_conflict_do_update(index_elements=["peer"], set_=values))
+
     def _held(self, connection: sa.Connection, ids: Sequence[str]) -> list[HeldRecord]:
         rows = connection.execute(
             sa.select(_record).where(_record.c.id.in_(list(ids)), _current).order_by(_record.c.id)
         ).all()
         return [_read(row) for row in rows]
+
+
+def _arrived(connection: sa.Connection, record_id: str, digest: str) -> None:
+    """Give what was taken in its place. Under the lock of `changing`: no later place becomes visible before."""
+    last = connection.scalar(sa.select(sa.func.max(_arrival.c.position))) or 0
+    connection.execute(sa.insert(_arrival).values(position=last + 1, record_id=record_id, digest=digest))
+
+
+def _record_key(record: Any) -> tuple[str, str] | int:
+    """Return the key of a record's document; something that equals no key for what is none."""
+    document = record.get("document") if isinstance(record, dict) else None
+    if not isinstance(document, dict) or not isinstance(document.get("id"), str):
+        return id(record)
+    try:
+        return document["id"], sha256_hex(canonical_json(document))
+    except PeerDataError:
+        return id(record)
+
+
+def _token_digest(enrolment: Any) -> str | int:
+    if not isinstance(enrolment, dict) or not all(isinstance(enrolment.get(one), str) for one in ("hospital", "token")):
+        return id(enrolment)
+    return _enrolment_digest(enrolment["hospital"], enrolment["token"])
+
+
+def _enrolment_digest(hospital: str, token: str) -> str:
+    return sha256_hex(f"{hospital} {token}".encode())
 
 
 def _read(row: Any) -> HeldRecord:

@@ -1,23 +1,37 @@
 """The key server wired together."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from wsgiref.types import WSGIApplication
 
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
+from usmed.domain.errors import TransportError
 from usmed.domain.region import RegionManifest
 from usmed.keyserver.app import Services, create_app
 from usmed.keyserver.approvals import Approvals
+from usmed.keyserver.exchange import Exchange, Post
 from usmed.keyserver.settings import KeyServerSettings
 from usmed.keyserver.store import RecordStore
 from usmed.keyserver.tickets import KeyServer
 from usmed.platform.audit_log import AuditLog
+from usmed.platform.log_heads import HeadStore
 from usmed.platform.nonces import NonceStore
 from usmed.platform.notices import Outbox
 from usmed.platform.signed_http import Identity, SignedGuard
 from usmed.platform.storage import Database
+from usmed.platform.unavailable import while_storage_answers
 
 OPEN_PATHS = frozenset({"/health"})
+
+
+@dataclass(frozen=True, slots=True)
+class Wired:
+    """A key server that is put together: what answers, and what asks the others."""
+
+    application: WSGIApplication
+    exchange: Exchange
 
 
 def build(
@@ -27,8 +41,25 @@ def build(
     audit: AuditLog,
     clock: Callable[[], datetime],
 ) -> WSGIApplication:
-    """Put the key server together from its parts."""
-    store, outbox = RecordStore(database), Outbox(database, wanted=settings.mail is not None)
+    """Put a key server together that answers and asks nobody."""
+    return wire(settings, region, database, audit, clock, _nobody).application
+
+
+def _nobody(member_id: str, path: str, document: Any, *, deadline_s: float, limit_bytes: int) -> Any:
+    raise TransportError(f"{member_id} is not asked")
+
+
+def wire(
+    settings: KeyServerSettings,
+    region: Callable[[], RegionManifest],
+    database: Database,
+    audit: AuditLog,
+    clock: Callable[[], datetime],
+    post: Post,
+) -> Wired:
+    """Put the key server together from its parts; `post` is how it reaches the others."""
+    store, heads = RecordStore(database), HeadStore(database)
+    outbox = Outbox(database, wanted=settings.mail is not None)
     approvals = Approvals(server=settings.id, database=database, store=store, outbox=outbox, clock=clock)
     server = KeyServer(
         id=settings.id,
@@ -43,12 +74,25 @@ def build(
         outbox=outbox,
     )
 
+    exchange = Exchange(
+        id=settings.id,
+        key=settings.key,
+        region=region,
+        server=server,
+        store=store,
+        heads=heads,
+        audit=audit,
+        clock=clock,
+        post=post,
+    )
+    services = Services(server, approvals, exchange, heads.alarms, audit, region, clock, settings.limit_bytes)
+
     def refused(remote: str, sender: str, reason: str) -> None:
         event = AuditEvent(clock(), AuditEventType.REFUSED, sender or remote, outcome=Outcome.DENIED, reason=reason)
         audit.append(event).wait()
 
-    return SignedGuard(
-        create_app(Services(server, approvals, audit, region, clock, settings.limit_bytes)),
+    guard = SignedGuard(
+        create_app(services),
         identity=Identity(settings.id, settings.key),
         region=region,
         clock=clock,
@@ -57,3 +101,4 @@ def build(
         open_paths=OPEN_PATHS,
         refused=refused,
     )
+    return Wired(while_storage_answers(guard), exchange)

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from usmed.domain.audit import (
+    GENESIS,
     AuditEvent,
     AuditRecord,
     ChainHead,
@@ -105,6 +106,16 @@ class AuditLog:
         """Return how many records there are, and the hash of the last."""
         with self._database.read() as connection:
             return _read_head(connection)
+
+    def head_and_hash(self, sequence: int) -> tuple[ChainHead, str]:
+        """Return the head and, of the same moment, the hash of record `sequence` (`GENESIS` for 0, empty for none)."""
+        with self._database.read() as connection:
+            return _read_head(connection), _hash_at(connection, sequence)
+
+    def hash_at(self, sequence: int) -> str:
+        """Return the hash of a record (`GENESIS` for 0, empty if there is none)."""
+        with self._database.read() as connection:
+            return _hash_at(connection, sequence)
 
     def verify(self) -> ChainReport:
         """Check every record of the log, in one snapshot."""
@@ -201,6 +212,13 @@ def _read_head(connection: sa.Connection, *, lock: bool = False) -> ChainHead:
         raise StorageError("the audit log's head is missing")
     count, digest = row
     return ChainHead(count, digest)
+
+
+def _hash_at(connection: sa.Connection, sequence: int) -> str:
+    if sequence == 0:
+        return GENESIS
+    found = connection.scalar(sa.select(_record.c.hash).where(_record.c.sequence == sequence))
+    return str(found) if found is not None else ""
 
 
 def _read_records(connection: sa.Connection) -> Iterator[AuditRecord]:

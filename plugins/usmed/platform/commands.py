@@ -3,20 +3,25 @@
 import argparse
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from joserfc.jwk import OKPKey
+
 from usmed.domain.errors import ConfigurationError, UsmedError
+from usmed.domain.log_head import WitnessReport, check_witnessed
+from usmed.domain.region import RegionManifest
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.environment import DATABASE_URL, setting
 from usmed.platform.keys import generate_certificate, generate_key, load_private_key, public_key_text
+from usmed.platform.log_heads import HeadStore
 from usmed.platform.region_file import load_region
 from usmed.platform.storage import open_database
 
-SQLITE_FILES = ("usmed-hub.db", "usmed.db")
-"""Where a hub and a hospital keep their tables when no database is named."""
+SQLITE_FILES = ("usmed-hub.db", "usmed.db", "usmed-keyserver.db")
+"""Where a hub, a hospital and a key server keep their tables when no database is named."""
 
 
 class BrokenChainError(UsmedError):
@@ -57,7 +62,16 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     verify = actions.add_parser(
         "verify",
         help="check that the audit log is unbroken",
-        description="Check every record of the audit log. Exit code 1 when one was altered, removed or put in.",
+        description="Check every record of the audit log, and on a key server that the log has every head that others"
+        " countersigned. Exit code 1 when a record was altered, removed or put in.",
+    )
+    verify.add_argument(
+        "--region",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="the region manifest, with the keys of those who countersigned; again for an older one, if keys changed",
     )
     verify.set_defaults(run=_verify)
     tail = actions.add_parser("tail", help="print the last records", description="Print the last records, as JSON.")
@@ -96,24 +110,50 @@ def _check_region(arguments: argparse.Namespace) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    with _audit_log(arguments.database) as log:
+    regions = [load_region(path) for path in arguments.region]
+    with _audit_log(arguments.database) as (log, heads):
         report = log.verify()
+        reports = _countersigned(regions, heads, log)
     if not report.unbroken:
         raise BrokenChainError(
             f"broken at record {report.bad_sequence}: {report.problem}\n"
             f"{report.count} record(s) before it are unbroken, the last with the hash {report.head}"
         )
     print(f"{report.count} record(s), head {report.head}, unbroken")
+    for one in reports:
+        if one.last:
+            print(
+                f"{one.witness} countersigned {one.heads} head(s) that are in this log, the last one record"
+                f" {one.last.sequence} on {one.last.at:%Y-%m-%d %H:%M:%S} UTC"
+            )
+    silent = {id for one in regions[:1] for id in one.key_servers} - {one.witness for one in reports}
+    for server in sorted(silent - {one.last.server for one in reports if one.last}):
+        print(f"{server} countersigned no head of this log")
+    if problems := [problem for one in reports for problem in one.problems]:
+        raise BrokenChainError("this is not the log that others saw:\n" + "\n".join(problems))
+
+
+def _countersigned(regions: Sequence[RegionManifest], heads: HeadStore, log: AuditLog) -> list[WitnessReport]:
+    seen = heads.countersigned()
+    if not regions:
+        if seen:
+            print("other servers countersigned heads of this log: check those too, with --region FILE")
+        return []
+
+    def keys(witness: str) -> list[OKPKey]:
+        return [key for one in regions if (key := one.key_server_key(witness))]
+
+    return check_witnessed(seen, keys, log.hash_at)
 
 
 def _tail(arguments: argparse.Namespace) -> None:
-    with _audit_log(arguments.database) as log:
+    with _audit_log(arguments.database) as (log, _):
         for event in log.tail(arguments.n, arguments.patient):
             print(json.dumps(event, ensure_ascii=False))
 
 
 @contextmanager
-def _audit_log(given: str) -> Iterator[AuditLog]:
+def _audit_log(given: str) -> Iterator[tuple[AuditLog, HeadStore]]:
     url = given or setting(os.environ, DATABASE_URL)
     if not url:
         here = [name for name in SQLITE_FILES if Path(name).exists()]
@@ -128,7 +168,7 @@ def _audit_log(given: str) -> Iterator[AuditLog]:
     database = open_database(url, [])
     log = AuditLog(database)
     try:
-        yield log
+        yield log, HeadStore(database)
     finally:
         log.close()
         database.close()

@@ -85,7 +85,7 @@ class SignedClient:
         """Send a JSON document, return the JSON answer.
 
         Args:
-            member_id: a hospital's or key server's id, or `hub`.
+            member_id: the id of a hospital or a key server, or `hub`.
             path: begins with `/`.
             document: any JSON value.
             deadline_s: the longest that the whole exchange may take.

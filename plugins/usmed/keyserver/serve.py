@@ -92,7 +92,8 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             "keyfile": self._listening.key_file,
             "keepalive": 75,
             "worker_tmp_dir": "/dev/shm",  # noqa: S108 - gunicorn's heartbeat
-            "graceful_timeout": 10,
+            # gunicorn waits that long for connections that are kept without a request, too, and hospitals keep theirs.
+            "graceful_timeout": 3,
             "timeout": 60,
             "loglevel": "warning",
             "worker_exit": lambda _server, _worker: self._stop(),

@@ -15,11 +15,13 @@ from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.region import Hospital, Member, RegionManifest
 from usmed.domain.study_record import parse_identifier
 from usmed.keyserver.approvals import Approvals
+from usmed.keyserver.description import description_bytes
 from usmed.keyserver.exchange import PATH as EXCHANGE
 from usmed.keyserver.exchange import Exchange
 from usmed.keyserver.tickets import KeyServer
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.log_heads import LogAlarm, describe
+from usmed.platform.metrics import CONTENT_TYPE, ROUTE_KEY, Counter, Metrics
 from usmed.platform.signed_http import REQUEST_KEY, error_body
 from usmed.platform.storage import StorageError
 
@@ -36,6 +38,8 @@ class Services:
     exchange: Exchange
     alarms: Callable[[], list[LogAlarm]]
     audit: AuditLog
+    metrics: Metrics
+    decisions: Counter
     region: Callable[[], RegionManifest]
     clock: Callable[[], datetime]
     limit_bytes: int
@@ -89,7 +93,12 @@ def create_app(services: Services) -> Flask:
 
     def sign(hospital: Hospital, body: dict[str, Any]) -> Any:
         problems = services.server.take(hospital.id, _list(body, "records"), _list(body, "enrolments"))
-        signature = services.server.sign_ticket(hospital, body["ticket"])
+        try:
+            signature = services.server.sign_ticket(hospital, body["ticket"])
+        except RefusedError as error:
+            services.decisions.add(error.code)
+            raise
+        services.decisions.add("signed")
         return {"signature": signature, "problems": problems}
 
     post("/v1/records", {"records", "enrolments"}, take)
@@ -106,6 +115,14 @@ def create_app(services: Services) -> Flask:
         "key servers",
     )
 
+    @app.get("/v1/openapi.yaml")
+    def description() -> Response:
+        return Response(description_bytes(), content_type="application/yaml")
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(services.metrics.text(), content_type=CONTENT_TYPE)
+
     @app.get("/health")
     def health() -> Response:
         services.audit.head()
@@ -119,6 +136,12 @@ def create_app(services: Services) -> Flask:
         StorageError, lambda error: _error(503, "unavailable", "the database does not answer; try again later")
     )
     app.register_error_handler(HTTPException, _http_error)
+
+    @app.after_request
+    def note_route(response: Response) -> Response:
+        if request.url_rule is not None:
+            request.environ[ROUTE_KEY] = request.url_rule.rule
+        return response
 
     @app.after_request
     def audit_refusal(response: Response) -> Response:

@@ -12,18 +12,20 @@ from usmed.domain.region import RegionManifest
 from usmed.keyserver.app import Services, create_app
 from usmed.keyserver.approvals import Approvals
 from usmed.keyserver.exchange import Exchange, Post
+from usmed.keyserver.metrics import describe_server
 from usmed.keyserver.settings import KeyServerSettings
 from usmed.keyserver.store import RecordStore
 from usmed.keyserver.tickets import KeyServer
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.log_heads import HeadStore
+from usmed.platform.metrics import Metrics, counting
 from usmed.platform.nonces import NonceStore
 from usmed.platform.notices import Outbox
 from usmed.platform.signed_http import Identity, SignedGuard
 from usmed.platform.storage import Database
 from usmed.platform.unavailable import while_storage_answers
 
-OPEN_PATHS = frozenset({"/health"})
+OPEN_PATHS = frozenset({"/health", "/metrics", "/v1/openapi.yaml"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +87,20 @@ def wire(
         clock=clock,
         post=post,
     )
-    services = Services(server, approvals, exchange, heads.alarms, audit, region, clock, settings.limit_bytes)
+    metrics = Metrics()
+    requests, decisions = describe_server(metrics, exchange=exchange, alarms=heads.alarms, audit=audit)
+    services = Services(
+        server, approvals, exchange, heads.alarms, audit, metrics, decisions, region, clock, settings.limit_bytes
+    )
+    app = create_app(services)
+    routes = frozenset(rule.rule for rule in app.url_map.iter_rules())
 
     def refused(remote: str, sender: str, reason: str) -> None:
         event = AuditEvent(clock(), AuditEventType.REFUSED, sender or remote, outcome=Outcome.DENIED, reason=reason)
         audit.append(event).wait()
 
     guard = SignedGuard(
-        create_app(services),
+        app,
         identity=Identity(settings.id, settings.key),
         region=region,
         clock=clock,
@@ -101,4 +109,4 @@ def wire(
         open_paths=OPEN_PATHS,
         refused=refused,
     )
-    return Wired(while_storage_answers(guard), exchange)
+    return Wired(counting(while_storage_answers(guard), routes, requests), exchange)

@@ -1,0 +1,167 @@
+"""A key server's OpenAPI document is valid and says what the server does; its metrics say nothing about patients."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from openapi_spec_validator import validate
+
+from contract.key_servers import Servers, running_servers
+from contract.test_key_servers import CNP, LOCAL
+from usmed.domain.ticket import parse_ticket
+from usmed.keyserver.app import create_app
+from usmed.keyserver.description import description
+from usmed.keyserver.settings import load_listening, load_settings
+from usmed.keyserver.wsgi import OPEN_PATHS
+
+REPOSITORY = Path(__file__).parents[2]
+REFERENCE = (REPOSITORY / "docs/reference/key-server-api.md").read_text("utf-8")
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    names = iter(range(100))
+    with running_servers(lambda: f"sqlite:///{tmp_path / str(next(names))}.db") as running:
+        yield running
+
+
+def check(schema: dict[str, Any], document: Any) -> None:
+    jsonschema.Draft202012Validator({**schema, "components": description()["components"]}).validate(document)
+
+
+def exchange_all(servers: Servers) -> list[tuple[str, dict[str, Any], int, Any]]:
+    """Ask every operation once, with good and bad requests; return path, question, status and answer."""
+    given, link = [servers.record("consent-1", to="bacau")], [servers.enrolment(CNP, LOCAL)]
+    ticket = servers.propose("bacau", given).to_json()
+    asked = [
+        ("bacau", "/v1/records", {"records": given, "enrolments": link}, 200),
+        ("bacau", "/v1/records/for", {"identifiers": [{"issuer": CNP.issuer, "value": CNP.value}]}, 200),
+        ("bacau", "/v1/tickets", {"ticket": ticket, "records": [], "enrolments": []}, 200),
+        ("iasi", "/v1/tickets", {"ticket": ticket, "records": [], "enrolments": []}, 403),
+        ("hub", "/v1/records", {"records": [], "enrolments": []}, 403),
+        ("keys-2", "/v1/exchange", {"since": 0, "seen": None}, 200),
+        ("bacau", "/v1/exchange", {"since": 0, "seen": None}, 403),
+    ]
+    done = []
+    for sender, path, question, status in asked:
+        answer = servers.send(sender, "keys-1", path, question)
+        assert answer.status_code == status, (path, answer.text)
+        done.append((path, question, status, answer.json))
+    for _ in range(2):
+        servers.ask("keys-2", "keys-1")
+    done += [("/v1/exchange", question, 200, answer) for _, _, question, answer in servers.sent]
+    assert done[-1][1]["seen"] is not None
+    return done
+
+
+def test_it_is_valid_openapi_3_1() -> None:
+    validate(description())
+    assert description()["openapi"].startswith("3.1.")
+
+
+def test_its_operations_are_the_routes() -> None:
+    app = create_app(None)  # type: ignore[arg-type] # no route is called
+    routes = {
+        (rule.rule, method.lower())
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    described = {(path, method) for path, item in description()["paths"].items() for method in item}
+    assert routes == described
+    unsigned = {path for path, item in description()["paths"].items() if item.get("get", {}).get("security") == []}
+    assert unsigned == OPEN_PATHS
+
+
+def test_it_is_served_as_it_is(servers: Servers) -> None:
+    answer = servers.clients["keys-1"].get("/v1/openapi.yaml")
+    assert answer.content_type == "application/yaml"
+    assert yaml.safe_load(answer.text) == description()
+
+
+def test_questions_and_answers_have_the_described_form(servers: Servers) -> None:
+    components = description()["components"]
+    paths = set()
+    for path, question, status, answer in exchange_all(servers):
+        operation = description()["paths"][path]["post"]
+        check(operation["requestBody"]["content"]["application/json"]["schema"], question)
+        response = operation["responses"].get(str(status), operation["responses"]["default"])
+        if "$ref" in response:
+            response = components["responses"][response["$ref"].rpartition("/")[2]]
+        check(response["content"]["application/json"]["schema"], answer)
+        paths.add(path)
+    assert paths == {path for path, item in description()["paths"].items() if "post" in item}
+    check({"$ref": "#/components/schemas/Health"}, servers.health("keys-1"))
+
+
+def test_examples_fit_and_are_accepted(servers: Servers) -> None:
+    schemas = description()["components"]["schemas"]
+    examples = [(name, one) for name, schema in schemas.items() for one in schema.get("examples", [])]
+    assert len(examples) >= 6
+    for name, one in examples:
+        check({"$ref": f"#/components/schemas/{name}"}, one)
+    parse_ticket(schemas["Ticket"]["examples"][0])
+    for path, name, sender in (
+        ("/v1/records", "Records", "iasi"), ("/v1/records/for", "RecordsFor", "iasi"),
+        ("/v1/exchange", "ExchangeQuestion", "keys-2"),
+    ):  # fmt: skip
+        assert servers.send(sender, "keys-1", path, schemas[name]["examples"][0]).status_code == 200
+
+
+def test_the_reference_names_every_operation_setting_and_metric(servers: Servers) -> None:
+    for path in description()["paths"]:
+        assert f"`{path}`" in REFERENCE
+    source = "".join(
+        Path(str(function.__code__.co_filename)).read_text("utf-8") for function in (load_settings, load_listening)
+    )
+    for name in set(re.findall(r'"(USMED_[A-Z_]+)"', source)):
+        assert re.search(rf"`{name}(_FILE)?`", REFERENCE), name
+    told = set(re.findall(r"^# TYPE (\w+)", servers.clients["keys-1"].get("/metrics").text, re.MULTILINE))
+    assert told == set(re.findall(r"^\| `(usmed_\w+)`", REFERENCE, re.MULTILINE))
+
+
+def test_metrics_count_what_happened_and_name_no_patient(servers: Servers) -> None:
+    exchange_all(servers)
+    servers.down = {"keys-3"}
+    servers.ask("keys-1", "keys-3")
+    servers.ask("keys-1", "keys-2")
+    client = servers.clients["keys-1"]
+    assert client.post("/v1/tickets", data=b"{}").status_code == 401
+    for path in (f"/v1/{CNP.value}", "/v1/nothing", "/v1/records/for"):
+        client.get(path)
+    answer = client.get("/metrics")
+    assert answer.content_type == "text/plain; version=0.0.4; charset=utf-8"
+    lines = answer.text.splitlines()
+    for expected in (
+        'usmed_requests_total{route="/v1/tickets",status="200"} 1',
+        'usmed_requests_total{route="/v1/tickets",status="403"} 1',
+        'usmed_requests_total{route="/v1/tickets",status="401"} 1',
+        'usmed_requests_total{route="other",status="401"} 2',
+        'usmed_ticket_decisions_total{code="signed"} 1',
+        'usmed_ticket_decisions_total{code="no-consent"} 1',
+        'usmed_exchange_failures{peer="keys-3"} 1',
+        'usmed_exchange_failures{peer="keys-2"} 0',
+        'usmed_exchange_succeeded_timestamp_seconds{peer="keys-3"} 0',
+        f'usmed_exchange_succeeded_timestamp_seconds{{peer="keys-2"}} {servers.clock().timestamp():.0f}',
+        'usmed_log_alarms{server="keys-2"} 0',
+        f"usmed_audit_sequence {servers.audits['keys-1'].head().count}",
+    ):
+        assert expected in lines, answer.text
+    for secret in (CNP.value, CNP.issuer, "consent-1", "ionescu"):
+        assert secret not in answer.text
+
+
+def test_the_form_is_prometheus_own(servers: Servers) -> None:
+    """Every line is a comment or a sample, and every sample belongs to the type before it (text format 0.0.4)."""
+    exchange_all(servers)
+    kind = ""
+    for line in servers.clients["keys-1"].get("/metrics").text.splitlines():
+        if found := re.fullmatch(r"# TYPE ([a-z_]+) (counter|gauge)", line):
+            kind = found[1]
+        elif not line.startswith("# HELP "):
+            sample = re.fullmatch(r'([a-z_]+)(\{[a-z_]+="[^"\\\n]*"(,[a-z_]+="[^"\\\n]*")*\})? [0-9.e+]+', line)
+            assert sample is not None, line
+            assert sample[1] == kind

@@ -19,6 +19,7 @@ from joserfc.jwk import OKPKey
 
 from contract.hub_region import consent
 from contract.test_key_servers import CNP, PLUGINS, STAFF
+from support.wishes import wish_of
 from usmed.domain.consent import Purpose
 from usmed.domain.consent_record import attest, consent_document, read_record
 from usmed.domain.identifiers import PatientIdentifier
@@ -137,7 +138,7 @@ class Hospital:
             staff=STAFF, patient=frozenset([patient]), purpose=Purpose.TREAT, records=[read], enrolments=[],
             issued=now().replace(microsecond=0),
         )  # fmt: skip
-        document = {"ticket": ticket.to_json(), "records": [], "enrolments": []}
+        document = {"wish": wish_of(ticket.to_json()), "records": [], "enrolments": []}
         self.client.post(server, "/v1/tickets", document, deadline_s=10)
         return ticket.jti
 

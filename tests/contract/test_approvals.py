@@ -132,7 +132,7 @@ def test_emergencies_have_a_rate_of_their_own_for_each_hospital(region: KeyRegio
     region.clock.advance(3600)
     assert in_emergency(region, 6) == "signed"
     status, answer = region.ask("iasi", "keys-2", emergency(region, 1, "bacau").to_json())
-    assert (status, answer["error"]) == (403, "differs")
+    assert (status, answer["error"]) == (403, "malformed")
 
 
 def test_a_day_of_emergencies(region: KeyRegion) -> None:

@@ -12,6 +12,7 @@ from openapi_spec_validator import validate
 
 from contract.key_servers import Servers, running_servers
 from contract.test_key_servers import CNP, LOCAL
+from support.wishes import wish_of
 from usmed.domain.ticket import parse_ticket
 from usmed.keyserver.app import create_app
 from usmed.keyserver.description import description
@@ -40,8 +41,8 @@ def exchange_all(servers: Servers) -> list[tuple[str, dict[str, Any], int, Any]]
     asked = [
         ("bacau", "/v1/records", {"records": given, "enrolments": link}, 200),
         ("bacau", "/v1/records/for", {"identifiers": [{"issuer": CNP.issuer, "value": CNP.value}]}, 200),
-        ("bacau", "/v1/tickets", {"ticket": ticket, "records": [], "enrolments": []}, 200),
-        ("iasi", "/v1/tickets", {"ticket": ticket, "records": [], "enrolments": []}, 403),
+        ("bacau", "/v1/tickets", {"wish": wish_of(ticket), "records": [], "enrolments": []}, 200),
+        ("iasi", "/v1/tickets", {"wish": {**wish_of(ticket), "sub": "iasi"}, "records": [], "enrolments": []}, 403),
         ("hub", "/v1/records", {"records": [], "enrolments": []}, 403),
         ("keys-2", "/v1/exchange", {"since": 0, "seen": None}, 200),
         ("bacau", "/v1/exchange", {"since": 0, "seen": None}, 403),

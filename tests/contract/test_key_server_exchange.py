@@ -177,7 +177,7 @@ def test_only_key_servers_are_served_here_and_only_hospitals_elsewhere(servers: 
     for path, body in (
         ("/v1/records", {"records": [], "enrolments": []}),
         ("/v1/records/for", {"identifiers": [{"issuer": "BACAU", "value": "1"}]}),
-        ("/v1/tickets", {"ticket": {}, "records": [], "enrolments": []}),
+        ("/v1/tickets", {"wish": {}, "records": [], "enrolments": []}),
     ):
         assert servers.send("keys-2", "keys-1", path, body).status_code == 403, path
     own = servers.send("keys-2", "keys-1", PATH, question).json["head"]

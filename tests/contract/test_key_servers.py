@@ -21,6 +21,7 @@ from joserfc.jwk import OKPKey
 from werkzeug.test import Client, TestResponse
 
 from contract.hub_region import Clock, consent
+from support.wishes import wish_of
 from usmed.domain.canonical import canonical_json
 from usmed.domain.consent import Purpose
 from usmed.domain.consent_record import (
@@ -36,7 +37,7 @@ from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.quorum import assemble, read_signature
 from usmed.domain.region import HUB, RegionManifest, parse_region
 from usmed.domain.request_signature import ANSWER_HEADER, sign_request, verify_answer
-from usmed.domain.ticket import AccessTicket, Staff, verify_ticket
+from usmed.domain.ticket import AccessTicket, Staff, thumbprint, verify_ticket
 from usmed.domain.ticket_decision import propose
 from usmed.keyserver.settings import KeyServerSettings
 from usmed.keyserver.store import CHAIN
@@ -51,6 +52,7 @@ LOCAL, OTHER = PatientIdentifier("BACAU", "9"), PatientIdentifier("BACAU", "10")
 SERVERS = ["keys-1", "keys-2", "keys-3"]
 HOSPITALS = {"iasi": "SF-SPIRIDON", "bacau": "BACAU"}
 RATES = Rates(per_hour=3, per_day=5)
+DIFFERS = "differs"
 STAFF = Staff("ionescu", "radiologist")
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
 
@@ -141,9 +143,12 @@ class KeyRegion:
     def ask(
         self, sender: str, server: str, ticket: Any, records: list[Any] | None = None, enrolments: Any = ()
     ) -> tuple[int, Any]:
-        """Ask a server to sign; return status and answer."""
-        document = {"ticket": ticket, "records": records or [], "enrolments": [*enrolments]}
+        """Ask a server for a certain ticket; return status and answer, with `differs` as error if it signed another."""
+        document = {"wish": wish_of(ticket), "records": records or [], "enrolments": [*enrolments]}
         answer = self.send(sender, server, "/v1/tickets", document)
+        if answer.status_code == 200 and answer.json["ticket"] != ticket:
+            # Signed, but another one: for whoever collects signatures of this one it is a refusal.
+            return 200, {**answer.json, "error": DIFFERS}
         return answer.status_code, answer.json
 
 
@@ -223,11 +228,14 @@ def test_a_server_that_lacks_the_consent_learns_it_from_the_request(region: KeyR
 def test_who_has_no_consent_gets_no_signature(region: KeyRegion) -> None:
     given = [region.record("consent-1", to="bacau")]
     region.give(records=given)
-    stolen = region.propose("bacau", given).to_json()
-    status, answer = region.ask("iasi", "keys-1", stolen)
-    # It is bound to another hospital's key.
-    assert (status, answer["error"]) == (403, "differs")
+    for_bacau = region.propose("bacau", given)
+    status, answer = region.ask("iasi", "keys-1", replace(for_bacau, requester="iasi").to_json())
+    assert (status, answer["error"]) == (403, "no-consent")
     assert region.audits["keys-1"].tail()[-1]["outcome"] == "denied"
+    # To send to Bacau it may ask, but what it gets is bound to its own key: nobody can receive by it.
+    status, answer = region.ask("iasi", "keys-1", for_bacau.to_json())
+    assert (status, answer["error"]) == (200, DIFFERS)
+    assert answer["ticket"] == replace(for_bacau, key_thumbprint=thumbprint(region.keys["iasi"])).to_json()
     with pytest.raises(PeerDataError):
         region.propose("iasi", [{"document": {}, "proof": {}}])
 
@@ -260,7 +268,7 @@ def test_a_server_that_knows_a_denial_refuses_and_tells_what_it_knows(region: Ke
     ticket = region.propose("bacau", given).to_json()
     assert region.ask("bacau", "keys-1", ticket)[0] == 200
     status, answer = region.ask("bacau", "keys-2", ticket)
-    assert (status, answer["error"]) == (403, "differs")
+    assert (status, answer["error"]) == (200, DIFFERS)
     named = {"identifiers": [{"issuer": CNP.issuer, "value": CNP.value}]}
     held = region.send("bacau", "keys-2", "/v1/records/for", named).json
     assert held["records"] == [*given, denial]
@@ -273,7 +281,9 @@ def test_identifiers_are_joined_only_by_who_may(region: KeyRegion) -> None:
     given, link = [region.record("consent-1", to="iasi")], [region.enrolment(CNP, LOCAL)]
     region.give(records=given)
     ticket = region.propose("iasi", given, CNP, LOCAL, enrolments=link).to_json()
-    assert region.ask("iasi", "keys-1", ticket)[1]["error"] == "not-one-person"
+    # Not joined, it is a ticket for the number that the consent names.
+    alone = region.ask("iasi", "keys-1", ticket)[1]["ticket"]
+    assert alone["patient"] == [{"issuer": CNP.issuer, "value": CNP.value}]
     assert region.ask("iasi", "keys-1", ticket, enrolments=link)[0] == 200
     # iasi does not give out Bacau's numbers; the hub gives out none.
     for wrong in (region.enrolment(CNP, OTHER, by="iasi"), {"hospital": "iasi", "token": link[0]["token"]}, {}, "x"):
@@ -302,7 +312,8 @@ def test_more_patients_than_usual_need_administrators(region: KeyRegion) -> None
 def test_bad_requests_are_refused_and_change_nothing(region: KeyRegion) -> None:
     given = [region.record("consent-1", to="bacau")]
     good = region.propose("bacau", given).to_json()
-    for ticket in (None, [], {}, {**good, "scope": [{"type": "permit"}], "more": 1}, {**good, "exp": good["iat"]}):
+    wish = wish_of(good)
+    for ticket in (None, [], {}, {**wish, "more": 1}, {**wish, "life": 0}, {**wish, "jti": "short"}):
         assert region.ask("bacau", "keys-1", ticket, given)[0] == 400
     forged = replace(region.propose("bacau", given), requester="iasi").to_json()
     assert region.ask("bacau", "keys-1", forged, given)[1]["error"] == "no-consent"
@@ -312,7 +323,7 @@ def test_bad_requests_are_refused_and_change_nothing(region: KeyRegion) -> None:
         ("/v1/records", {"records": [1] * 101, "enrolments": []}),
         ("/v1/records/for", {"identifiers": []}),
         ("/v1/records/for", {"identifiers": [{"issuer": "A"}]}),
-        ("/v1/tickets", {"ticket": good}),
+        ("/v1/tickets", {"wish": wish_of(good)}),
     ):
         assert region.send("bacau", "keys-1", path, document).status_code == 400, (path, document)
     assert region.send("bacau", "keys-1", "/v1/nothing", {}).status_code == 404

@@ -10,15 +10,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unit.test_ticket import CONSENTS, NAMES, SERVERS, STUDIES, STUDY, signed
-from unit.test_ticket_decision import CNP, DENY, KEY, LOCAL, NOW, PERMIT, STAFF, VICTIM, enrolment, judged, record
+from unit.test_ticket_decision import (
+    CNP,
+    DENY,
+    DIFFERS,
+    KEY,
+    LOCAL,
+    NOW,
+    PERMIT,
+    STAFF,
+    VICTIM,
+    enrolment,
+    judged,
+    record,
+)
 from unit.test_ticket_decision import ticket as propose_ticket
 from usmed.domain.canonical import canonical_json
 from usmed.domain.consent import Consent, ProvisionType, Purpose, StudyFacts
 from usmed.domain.consent_record import ConsentRecord, ProofKind
 from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.identifiers import PatientIdentifier
-from usmed.domain.ticket import EMERGENCY_LIFE, AccessTicket, Staff, parse_ticket, verify_ticket, withdrawn
-from usmed.domain.ticket_decision import DENIED_BY_PATIENT, DIFFERS, MALFORMED, NO_CONSENT, NOT_ONE_PERSON
+from usmed.domain.ticket import EMERGENCY_LIFE, AccessTicket, Staff, parse_ticket, verify_ticket
+from usmed.domain.ticket_decision import DENIED_BY_PATIENT, MALFORMED, NO_CONSENT, NOT_ONE_PERSON
 
 NURSE = Staff("popa", "nurse")
 REASON = "Politraumatism, inconștient, fără aparținători"
@@ -96,7 +109,6 @@ def test_servers_that_know_different_permits_sign_the_same() -> None:
     one = emergency(record("c-1"))
     assert judged(one) == ""
     assert judged(one, record("c-1"), record("c-3", replace(PERMIT, modalities=CT), valid_until=NOW)) == ""
-    assert withdrawn(one, {"c-1"}) == ""
 
 
 def test_one_patient_only() -> None:
@@ -107,6 +119,7 @@ def test_one_patient_only() -> None:
     links = [enrolment(CNP, LOCAL)]
     assert judged(emergency(patient=(CNP, LOCAL), enrolments=links), enrolments=links) == ""
     assert judged(emergency(patient=(CNP, LOCAL), enrolments=links)) == NOT_ONE_PERSON
+    assert judged(emergency(requester="regional")) == MALFORMED
 
 
 PEOPLE: dict[str, dict[str, Any]] = {
@@ -222,7 +235,7 @@ def test_no_emergency_opens_what_the_patient_forbids(
         assert error.code == DENIED_BY_PATIENT
         assert forbidden(consents, requester, study, NOW)
         return
-    assert judged(one, *records, sender=requester) == ""
+    assert judged(one, *records, recipients={requester}, sender=requester) == ""
     if now < one.expires:
         assert one.decide(study, now).permitted != forbidden(consents, requester, study, now)
     else:

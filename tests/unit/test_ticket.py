@@ -27,7 +27,6 @@ from usmed.domain.ticket import (
     scope_of,
     thumbprint,
     verify_ticket,
-    withdrawn,
 )
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -162,11 +161,6 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
 def test_what_is_no_ticket(change: Callable[[dict[str, Any]], Any]) -> None:
     with pytest.raises(PeerDataError):
         parse_ticket(change(ticket().to_json()))
-
-
-def test_a_withdrawn_consent_is_named() -> None:
-    assert withdrawn(ticket(), {"c-1", "c-9"}) == "c-1"
-    assert withdrawn(ticket(), {"c-9"}) == ""
 
 
 # ---- The scope ----

@@ -9,19 +9,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc.jwk import OKPKey
 
+from support.wishes import wish_of
 from unit.test_ticket import CONSENTS, STUDIES
 from usmed.domain.consent import AccessRequest, Consent, Provision, ProvisionType, Purpose, decide
 from usmed.domain.consent_record import ConsentRecord, Credential, Enrolment, ProofKind
-from usmed.domain.errors import RefusedError
+from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.ticket import LIFE, AccessTicket, Staff
-from usmed.domain.ticket_decision import DIFFERS, MALFORMED, NO_CONSENT, NOT_ONE_PERSON, judge, linked, propose
+from usmed.domain.ticket_decision import MALFORMED, NO_CONSENT, grant, linked, propose
+from usmed.domain.ticket_wish import parse_wish
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 KEY, OTHER_KEY = (OKPKey.generate_key("Ed25519", private=True) for _ in range(2))
 CNP, LOCAL, VICTIM = PatientIdentifier("RO-CNP", "1"), PatientIdentifier("A", "2"), PatientIdentifier("RO-CNP", "9")
 PERMIT, DENY = Provision(ProvisionType.PERMIT), Provision(ProvisionType.DENY)
 STAFF = Staff("ionescu", "radiologist")
+
+DIFFERS = "differs"
 
 
 def record(id: str = "c-1", *provisions: Provision, patient: PatientIdentifier = CNP, **changes: Any) -> ConsentRecord:
@@ -42,15 +46,20 @@ def ticket(*records: ConsentRecord, patient: Any = (CNP,), enrolments: Any = (),
 
 
 def judged(one: AccessTicket, *records: ConsentRecord, enrolments: Any = (), **changes: Any) -> str:
-    """Return the code of the refusal, or nothing."""
+    """Return the code of the refusal, DIFFERS if a server signs another ticket than this one, or nothing."""
     arguments: dict[str, Any] = {
-        "region": "moldova", "recipients": {"parhon", "regional"}, "sender_key": KEY, "now": NOW, **changes,
+        "region": "moldova", "recipients": {"parhon", "regional"}, "sender": "parhon", "sender_key": KEY, "now": NOW,
+        **changes,
     }  # fmt: skip
     try:
-        judge(one, records=records, enrolments=enrolments, **arguments)
+        wish = parse_wish(wish_of(one.to_json()))
+        signed = grant(wish, records=records, enrolments=enrolments, **arguments)
     except RefusedError as error:
         return error.code
-    return ""
+    except PeerDataError:
+        return MALFORMED
+    assert wish.is_granted_by(signed, "moldova", arguments["sender_key"])
+    return "" if signed == one else DIFFERS
 
 
 def test_servers_that_know_the_same_sign_the_same() -> None:
@@ -128,9 +137,18 @@ def test_identifiers_are_one_persons_if_a_hospital_enrolled_them_together() -> N
     links = [enrolment(LOCAL, PatientIdentifier("B", "3")), enrolment(CNP, LOCAL), enrolment(VICTIM)]
     assert linked(PatientIdentifier("B", "3"), links) == {CNP, LOCAL, PatientIdentifier("B", "3")}
     assert linked(VICTIM, links) == {VICTIM}
-    one = ticket(record(), patient=(CNP, LOCAL), enrolments=links)
+    one = ticket(record(), patient=(CNP, LOCAL, PatientIdentifier("B", "3")), enrolments=links)
     assert judged(one, record(), enrolments=links) == ""
-    assert judged(one, record()) == NOT_ONE_PERSON
+    # Without the enrolments the ticket covers the number that the consent names, and no other.
+    assert judged(one, record()) == DIFFERS
+    alone = grant(parse_wish(wish_of(one.to_json())), region="moldova", recipients={"parhon"}, sender="parhon", sender_key=KEY,
+                  records=[record()], enrolments=[], now=NOW)  # fmt: skip
+    assert alone.patient == {CNP}
+    # And who names one of the numbers gets a ticket for all of them.
+    wish = parse_wish(wish_of(replace(one, patient=frozenset({LOCAL})).to_json()))
+    whole = grant(wish, region="moldova", recipients={"parhon"}, sender="parhon", sender_key=KEY, records=[record()], enrolments=links,
+                  now=NOW)  # fmt: skip
+    assert whole == one
 
 
 def test_one_patients_consent_never_opens_anothers_studies() -> None:

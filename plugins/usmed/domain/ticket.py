@@ -9,7 +9,7 @@ Claims carry the names of RFC 7519 §4.1 and RFC 7800 §3.1 where these have one
 """
 
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -51,6 +51,10 @@ class Staff:
 
     id: str
     role: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return it as tickets carry it."""
+        return {"id": self.id, "role": self.role}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,7 @@ class AccessTicket:
             "aud": self.region,
             "sub": self.requester,
             "cnf": {"jkt": self.key_thumbprint},
-            "staff": {"id": self.staff.id, "role": self.staff.role},
+            "staff": self.staff.to_json(),
             "patient": [{"issuer": one.issuer, "value": one.value} for one in sorted(self.patient)],
             "purpose": self.purpose.value,
             "scope": [provision_to_json(one) for one in self.scope],
@@ -109,7 +113,7 @@ class AccessTicket:
             "exp": int(self.expires.timestamp()),
         }
         if self.confirmed_by is not None:
-            document["confirmed_by"] = {"id": self.confirmed_by.id, "role": self.confirmed_by.role}
+            document["confirmed_by"] = self.confirmed_by.to_json()
         if self.reason:
             document["reason"] = self.reason
         return document
@@ -200,37 +204,70 @@ def parse_ticket(document: Any) -> AccessTicket:
     root = _object(document, "ticket", _MEMBERS | more)
     if root["typ"] != TYPE:
         raise PeerDataError("ticket: typ is another one")
-    issued, expires = _instant(root, "iat"), _instant(root, "exp")
-    if not issued < expires <= issued + LONGEST_LIFE:
+    asked, expires = read_asked(root), _instant(root, "exp")
+    if not asked.issued < expires <= asked.issued + LONGEST_LIFE:
         raise PeerDataError(f"ticket: lives from iat to exp, at most {LONGEST_LIFE.total_seconds():.0f} s")
-    try:
-        purpose = Purpose(_text(root, "purpose", 16))
-    except ValueError as error:
-        raise PeerDataError("ticket: purpose is not a known purpose of use") from error
     ticket = AccessTicket(
-        jti=_text(root, "jti", 64, shortest=16),
+        jti=asked.jti,
         region=_text(root, "aud", 64),
-        requester=_text(root, "sub", 32),
+        requester=asked.requester,
         key_thumbprint=_text(_object(root["cnf"], "ticket.cnf", {"jkt"}), "jkt", 43, shortest=43),
-        staff=_staff(root, "staff"),
-        patient=frozenset(_identifiers(root["patient"])),
-        purpose=purpose,
+        staff=asked.staff,
+        patient=asked.patient,
+        purpose=asked.purpose,
         scope=tuple(_provision(one) for one in _list(root, "scope", MAXIMUM_PROVISIONS)),
         consents=tuple(_reference(one) for one in _list(root, "consents", MAXIMUM_CONSENTS)),
-        issued=issued,
+        issued=asked.issued,
         expires=expires,
-        confirmed_by=_staff(root, "confirmed_by") if "confirmed_by" in root else None,
-        reason=_text(root, "reason", LONGEST_REASON, shortest=SHORTEST_REASON) if "reason" in root else "",
+        confirmed_by=asked.confirmed_by,
+        reason=asked.reason,
     )
-    if ticket.purpose is Purpose.ETREAT:
-        if fault := emergency_fault(ticket.staff, ticket.confirmed_by, ticket.reason):
-            raise PeerDataError(f"ticket: {fault}")
-    elif more:
-        raise PeerDataError(f"ticket: only an emergency has the members {', '.join(sorted(_EMERGENCY_MEMBERS))}")
     if canonical_json(ticket.to_json()) != canonical_json(document):
         # Order and repetition carry no meaning, so there is one way to write each ticket.
         raise PeerDataError("ticket: not written in its one way")
     return ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a ticket and the wish for one have in common; the attributes are those of the ticket."""
+
+    jti: str
+    requester: str
+    staff: Staff
+    patient: frozenset[PatientIdentifier]
+    purpose: Purpose
+    issued: datetime
+    confirmed_by: Staff | None
+    reason: str
+
+
+def read_asked(root: Mapping[str, Any]) -> Asked:
+    """Read the members jti, sub, staff, patient, purpose, iat and, for an emergency, confirmed_by and reason.
+
+    Raises:
+        PeerDataError: with the first fault. All but the last two have to be there.
+    """
+    try:
+        purpose = Purpose(_text(root, "purpose", 16))
+    except ValueError as error:
+        raise PeerDataError("ticket: purpose is not a known purpose of use") from error
+    asked = Asked(
+        jti=_text(root, "jti", 64, shortest=16),
+        requester=_text(root, "sub", 32),
+        staff=_staff(root, "staff"),
+        patient=frozenset(_identifiers(root["patient"])),
+        purpose=purpose,
+        issued=_instant(root, "iat"),
+        confirmed_by=_staff(root, "confirmed_by") if "confirmed_by" in root else None,
+        reason=_text(root, "reason", LONGEST_REASON, shortest=SHORTEST_REASON) if "reason" in root else "",
+    )
+    if purpose is Purpose.ETREAT:
+        if fault := emergency_fault(asked.staff, asked.confirmed_by, asked.reason):
+            raise PeerDataError(f"ticket: {fault}")
+    elif asked.confirmed_by is not None or asked.reason:
+        raise PeerDataError(f"ticket: only an emergency has the members {', '.join(sorted(_EMERGENCY_MEMBERS))}")
+    return asked
 
 
 def verify_ticket(
@@ -270,11 +307,6 @@ def verify_ticket(
 def thumbprint(key: OKPKey) -> str:
     """Return the JWK thumbprint of a public Ed25519 key (RFC 7638, RFC 8037 §2)."""
     return str(key.thumbprint())
-
-
-def withdrawn(ticket: AccessTicket, withdrawals: Collection[str]) -> str:
-    """Return the id of a consent of the ticket that was withdrawn meanwhile; empty if none was."""
-    return next((one.id for one in ticket.consents if one.id in withdrawals), "")
 
 
 _MEMBERS = {"typ", "jti", "aud", "sub", "cnf", "staff", "patient", "purpose", "scope", "consents", "iat", "exp"}

@@ -1,8 +1,9 @@
 """What a key server signs: the whole decision about a ticket, recomputed from proved inputs alone.
 
-The requesting hospital proposes a ticket; every key server builds the same one from what it holds itself and what the
-request brought along, and signs only if both are the same. A server that knows more (a withdrawal, a denial) builds
-another ticket and refuses; the requester learns what it lacks and proposes anew.
+The requesting hospital says for whom, by whom and what for; every key server builds the ticket from what it holds and
+what the request brought along, and signs what it built. Servers that know the same build the same bytes. One that knows
+more (a withdrawal, a denial) builds another ticket or none; the requester then brings each what the others hold, and
+asks anew.
 
 An emergency is decided here as well, by the rule turned round: everything of one patient, unless the patient denied it.
 """
@@ -30,9 +31,9 @@ from usmed.domain.ticket import (
     scope_of,
     thumbprint,
 )
+from usmed.domain.ticket_wish import TicketWish
 
 NO_CONSENT = "no-consent"
-DIFFERS = "differs"
 NOT_ONE_PERSON = "not-one-person"
 MALFORMED = "malformed"
 DENIED_BY_PATIENT = "denied-by-patient"
@@ -157,56 +158,81 @@ def _changes_after(moment: datetime, consents: Iterable[Consent]) -> Iterable[da
                     yield bound.replace(microsecond=0)
 
 
-def judge(
-    ticket: AccessTicket,
+def grant(
+    wish: TicketWish,
     *,
     region: str,
     recipients: Collection[str],
+    sender: str,
     sender_key: OKPKey,
     records: Sequence[ConsentRecord],
     enrolments: Sequence[Enrolment],
     now: datetime,
-) -> None:
-    """Agree to a proposed ticket, or refuse.
+) -> AccessTicket:
+    """Decide about a wish: the ticket that this server signs.
+
+    Servers that hold the same build the same bytes. One that knows more builds another ticket, with which its signature
+    counts for nothing beside the others', until they know the same.
 
     Who receives need not be who asks: a source that sends to another hospital asks for it. The ticket is bound to the
     sender's key all the same, so that nobody but the sender can make anything of it.
 
     Args:
-        ticket: what the sender proposes.
+        wish: what the sender asks for.
         region: this server's region.
         recipients: the hospitals of the region.
-        sender_key: the key of the hospital that signed the request, verified.
+        sender, sender_key: the hospital that signed the request, verified, and its key.
         records, enrolments: what this server holds, after it has taken in what the request brought.
         now: aware UTC.
 
     Raises:
-        RefusedError: with a code: `malformed`, `no-consent`, `not-one-person`, `denied-by-patient`, or `differs` when
-            this server would sign another ticket.
+        RefusedError: with a code: `malformed`, `no-consent`, `not-one-person` or `denied-by-patient`.
     """
-    if abs(ticket.issued - now) > CLOCK_TOLERANCE:
-        raise RefusedError(MALFORMED, f"the ticket is dated {(ticket.issued - now).total_seconds():+.0f} s from now")
-    longest = EMERGENCY_LIFE if ticket.purpose is Purpose.ETREAT else LIFE
-    if ticket.expires - ticket.issued > longest:
-        raise RefusedError(MALFORMED, f"a ticket for {ticket.purpose} lives at most {longest.total_seconds():.0f} s")
-    if ticket.purpose not in (Purpose.TREAT, Purpose.ETREAT):
-        raise RefusedError(NO_CONSENT, f"a ticket for {ticket.purpose} is not given automatically")
-    if ticket.requester not in recipients:
-        raise RefusedError(NO_CONSENT, f"there is no hospital {ticket.requester!r} in this region")
-    expected = propose(
-        jti=ticket.jti,
-        region=region,
-        requester=ticket.requester,
-        requester_key=sender_key,
-        staff=ticket.staff,
-        patient=ticket.patient,
-        purpose=ticket.purpose,
-        records=records,
-        enrolments=enrolments,
-        issued=ticket.issued,
-        life=ticket.expires - ticket.issued,
-        confirmed_by=ticket.confirmed_by,
-        reason=ticket.reason,
-    )
-    if expected != ticket:
-        raise RefusedError(DIFFERS, "this server knows other consents of this patient than the ticket rests on")
+    if abs(wish.issued - now) > CLOCK_TOLERANCE:
+        raise RefusedError(MALFORMED, f"the ticket is dated {(wish.issued - now).total_seconds():+.0f} s from now")
+    longest = EMERGENCY_LIFE if wish.purpose is Purpose.ETREAT else LIFE
+    if wish.life > longest:
+        raise RefusedError(MALFORMED, f"a ticket for {wish.purpose} lives at most {longest.total_seconds():.0f} s")
+    if wish.purpose not in (Purpose.TREAT, Purpose.ETREAT):
+        raise RefusedError(NO_CONSENT, f"a ticket for {wish.purpose} is not given automatically")
+    if wish.recipient not in recipients:
+        raise RefusedError(NO_CONSENT, f"there is no hospital {wish.recipient!r} in this region")
+    if wish.purpose is Purpose.ETREAT and wish.recipient != sender:
+        raise RefusedError(MALFORMED, "an emergency is at the hospital that asks")
+    persons = _persons(wish.patient, records, enrolments)
+    if wish.purpose is Purpose.ETREAT and len(persons) > 1:
+        raise RefusedError(NOT_ONE_PERSON, "an emergency is about one patient: are these numbers one's?")
+    refusal = RefusedError(NO_CONSENT, "nobody has said anything about this patient's consent")
+    for patient in persons:
+        try:
+            return propose(
+                jti=wish.jti,
+                region=region,
+                requester=wish.recipient,
+                requester_key=sender_key,
+                staff=wish.staff,
+                patient=patient,
+                purpose=wish.purpose,
+                records=records,
+                enrolments=enrolments,
+                issued=wish.issued,
+                life=wish.life,
+                confirmed_by=wish.confirmed_by,
+                reason=wish.reason,
+            )
+        except RefusedError as error:
+            refusal = error
+    raise refusal
+
+
+def _persons(
+    patient: Iterable[PatientIdentifier], records: Sequence[ConsentRecord], enrolments: Sequence[Enrolment]
+) -> list[frozenset[PatientIdentifier]]:
+    """Divide numbers into those that are proved to be one person's, each with what else is: most to say first."""
+    groups: dict[tuple[tuple[str, ...], frozenset[PatientIdentifier]], set[PatientIdentifier]] = {}
+    for identifier in sorted(patient):
+        said = tuple(one.digest for one in records_of(identifier, records, enrolments))
+        whole = linked(identifier, enrolments)
+        # The same consents, or else the same enrolments, make one person.
+        groups.setdefault((said, frozenset() if said else whole), set()).update(whole)
+    return [frozenset(groups[one]) for one in sorted(groups, key=lambda key: (-len(key[0]), key[0], sorted(key[1])))]

@@ -203,7 +203,8 @@ class Desk:
         return draft
 
     def _attested(self, document: dict[str, Any], staff: list[str], now: datetime) -> dict[str, Any]:
-        # In a thread of Python's own: see Tickets._obtain.
+        # In a thread of Python's own: on one of Orthanc's, Python 3.14 takes its stack for used up when it compiles
+        # what is imported here first ("Parser stack overflowed").
         self._pool.submit(prepare).result()
         record = {
             "document": document,

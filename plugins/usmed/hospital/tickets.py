@@ -1,13 +1,14 @@
-"""The requester's side of access tickets: proposed here, signed by key servers, remembered until they are about to end.
+"""The requester's side of access tickets: wished for here, built and signed by key servers, remembered until they end.
 
-All key servers are asked at once and the first k signatures make the ticket, so one that is slow or away costs nothing.
+All key servers are asked at once and the first k that sign the same bytes make the ticket, so one that is slow or away
+costs nothing. Where they differ, each is brought what the others hold, once.
 """
 
 import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,23 +16,15 @@ from typing import Any
 
 from joserfc.jwk import OKPKey
 
+from usmed.domain.canonical import canonical_json, sha256_hex
 from usmed.domain.consent import Purpose
-from usmed.domain.consent_record import (
-    ConsentRecord,
-    Credential,
-    Enrolment,
-    RelyingParty,
-    follows,
-    read_enrolment,
-    read_record,
-)
 from usmed.domain.errors import PeerDataError, RefusedError, TransportError, UsmedError
-from usmed.domain.fhir_consent import prepare
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.quorum import Signature, assemble, read_signature
 from usmed.domain.region import RegionManifest
-from usmed.domain.ticket import AccessTicket, Staff
-from usmed.domain.ticket_decision import DIFFERS, NO_CONSENT, linked, propose, records_of
+from usmed.domain.ticket import AccessTicket, Staff, parse_ticket
+from usmed.domain.ticket_decision import NO_CONSENT
+from usmed.domain.ticket_wish import TicketWish
 from usmed.hospital.circuit import Circuit
 from usmed.hospital.identities import Poster
 
@@ -50,6 +43,7 @@ NO_CONSENT_SECONDS = 1.5
 RENEWAL = 1 / 3
 """Of its life, what is left of a ticket when the next one is got beside."""
 
+MAXIMUM_RECORDS = 100
 MAXIMUM_REMEMBERED = 20_000
 LIMIT_BYTES = 8 << 20
 
@@ -78,14 +72,6 @@ class _Key:
 
 
 @dataclass(slots=True)
-class _Known:
-    """What key servers told about a patient: records by id, enrolments, both also as they came, to be sent along."""
-
-    records: dict[str, tuple[ConsentRecord, Any]] = field(default_factory=dict)
-    enrolments: dict[str, tuple[Enrolment, Any]] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
 class _Answers:
     """What a round of questions brought: answers, and why others gave none."""
 
@@ -99,7 +85,6 @@ class Tickets:
 
     Args:
         hospital, key: this hospital and its public key in the region manifest.
-        relying_party: the portal where patients sign; None where there is none.
         deadline_s: the longest that all of it may take when nobody says otherwise.
     """
 
@@ -113,7 +98,6 @@ class Tickets:
         circuit: Circuit,
         clock: Callable[[], datetime],
         deadline_s: float,
-        relying_party: RelyingParty | None = None,
     ) -> None:
         self._hospital = hospital
         self._key = key
@@ -122,7 +106,6 @@ class Tickets:
         self._circuit = circuit
         self._clock = clock
         self._deadline_s = deadline_s
-        self._relying_party = relying_party
         self._pool = ThreadPoolExecutor(max_workers=32, thread_name_prefix="tickets")
         self._lock = threading.Lock()
         self._tickets: dict[_Key, SignedTicket] = {}
@@ -217,75 +200,56 @@ class Tickets:
         return ticket
 
     def _obtain(self, key: _Key, end: float) -> SignedTicket:
-        # In a thread of Python's own: on one of Orthanc's, Python 3.14 takes its stack for used up when it compiles
-        # what is imported here first ("Parser stack overflowed").
-        self._pool.submit(prepare).result()
         region = self._region()
-        known = _Known()
-        asked = self._ask(region, RECORDS_PATH, _named(key.patient), end, enough=region.threshold)
-        self._check_reach(region, len(asked.given) + len(asked.refused), asked.failed)
-        if not asked.given:
-            raise _refusal(asked.refused)
-        self._take(region, known, asked.given.values())
+        held: dict[str, list[Any]] = {"records": [], "enrolments": []}
         for last in (False, True):
-            proposal = self._propose(region, key, known)
+            wish = TicketWish(
+                jti=secrets.token_urlsafe(18),
+                recipient=key.recipient,
+                staff=key.staff,
+                patient=key.patient,
+                purpose=Purpose.TREAT,
+                issued=self._clock().replace(microsecond=0),
+            )
             try:
-                return self._sign(region, proposal, known, end)
+                return self._sign(region, wish, held, end)
             except _DifferError as error:
                 if last:
                     raise NoTicketError(NO_CONSENT, str(error)) from error
-                # They know something that those who answered first did not.
-                more = self._ask(region, RECORDS_PATH, _named(proposal.patient), end, enough=len(region.key_servers))
-                self._take(region, known, more.given.values())
+                held = self._held(region, key.patient, end)
         raise AssertionError
 
-    def _propose(self, region: RegionManifest, key: _Key, known: _Known) -> AccessTicket:
-        records = [one for one, _ in known.records.values()]
-        enrolments = [one for one, _ in known.enrolments.values()]
-        refusal: RefusedError | None = None
-        for patient in _persons(key.patient, records, enrolments):
-            try:
-                return propose(
-                    jti=secrets.token_urlsafe(18),
-                    region=region.region,
-                    requester=key.recipient,
-                    requester_key=self._key,
-                    staff=key.staff,
-                    patient=patient,
-                    purpose=Purpose.TREAT,
-                    records=records,
-                    enrolments=enrolments,
-                    issued=self._clock().replace(microsecond=0),
-                )
-            except RefusedError as error:
-                refusal = error
-        raise NoTicketError(NO_CONSENT, str(refusal or "nobody has said anything about this patient's consent"))
+    def _sign(
+        self, region: RegionManifest, wish: TicketWish, held: Mapping[str, list[Any]], end: float
+    ) -> SignedTicket:
+        """Get k signatures over the same bytes.
 
-    def _sign(self, region: RegionManifest, ticket: AccessTicket, known: _Known, end: float) -> SignedTicket:
-        document = ticket.to_json()
-        of_ticket = {one.id for one in ticket.consents}
-        request = {
-            "ticket": document,
-            "records": [sent for id, (_, sent) in known.records.items() if id in of_ticket],
-            "enrolments": [sent for one, sent in known.enrolments.values() if one.patient & ticket.patient],
-        }
-        signatures: dict[str, Signature] = {}
+        Raises:
+            _DifferError: those who answered know different things.
+            NoTicketError: too few answer, or enough of them refuse.
+        """
+        signed: dict[str, dict[str, Signature]] = {}
+        tickets: dict[str, AccessTicket] = {}
 
-        def is_signature(server: str, answer: Any) -> None:
-            key = region.key_server_key(server)
-            element = answer.get("signature") if isinstance(answer, dict) else None
-            if key is None or element is None:
-                raise PeerDataError(f"{server} answered without a signature")
-            signatures[server] = read_signature(element, document=document, key=key, signer=server)
+        def check(server: str, answer: Any) -> None:
+            ticket, signature = _read_answer(region, server, answer, wish, self._key)
+            digest = sha256_hex(canonical_json(ticket.to_json()))
+            tickets[digest] = ticket
+            signed.setdefault(digest, {})[server] = signature
 
-        asked = self._ask(region, TICKETS_PATH, request, end, enough=region.threshold, check=is_signature)
-        if len(asked.given) >= region.threshold:
-            signed = assemble(document, [signatures[one] for one in sorted(asked.given)][: region.threshold])
-            return SignedTicket(ticket, signed)
+        def enough(_answers: _Answers) -> bool:
+            return any(len(one) >= region.threshold for one in list(signed.values()))
+
+        asked = self._ask(region, TICKETS_PATH, {"wish": wish.to_json(), **held}, end, enough=enough, check=check)
+        for digest, signatures in signed.items():
+            if len(signatures) >= region.threshold:
+                ticket = tickets[digest]
+                chosen = [signatures[one] for one in sorted(signatures)][: region.threshold]
+                return SignedTicket(ticket, assemble(ticket.to_json(), chosen))
         self._check_reach(region, len(asked.given) + len(asked.refused), asked.failed)
-        codes = {one.code for one in asked.refused.values()}
-        if codes & {DIFFERS, NO_CONSENT}:
-            raise _DifferError("; ".join(map(str, asked.refused.values())))
+        if asked.given or len({one.code for one in asked.refused.values()}) > 1:
+            said = [f"{one}: {error}" for one, error in sorted(asked.refused.items())]
+            raise _DifferError("; ".join(said) or "the key servers know different consents of this patient")
         raise _refusal(asked.refused)
 
     def _check_reach(self, region: RegionManifest, answered: int, failed: Mapping[str, str]) -> None:
@@ -298,44 +262,17 @@ class Tickets:
                 f" concerned. ({why})",
             )
 
-    def _take(self, region: RegionManifest, known: _Known, answers: Iterable[Any]) -> None:
-        """Take in what key servers hold: each document once, the newest of each consent, only what is proved."""
-
-        def hospital_key(member_id: str) -> OKPKey | None:
-            hospital = region.hospitals.get(member_id)
-            return hospital.key if hospital else None
-
-        def credentials(identifier: PatientIdentifier) -> list[Credential]:
-            of_patient = [one for one, _ in known.enrolments.values() if identifier in one.patient]
-            return [credential for one in of_patient for credential in one.credentials]
-
-        now = self._clock()
-        found = list(answers)
-        for answer in found:
-            for document in _elements(answer, "enrolments"):
-                try:
-                    token, hospital = document["token"], document["hospital"]
-                    if token not in known.enrolments:
-                        enrolment = read_enrolment(token, hospital=hospital, keys=hospital_key, now=now)
-                        known.enrolments[token] = (enrolment, document)
-                except (PeerDataError, KeyError, TypeError) as error:
-                    log.warning("an enrolment that a key server holds is not accepted: %s", error)
-        for answer in found:
-            for document in _elements(answer, "records"):
-                try:
-                    record = read_record(
-                        document,
-                        keys=hospital_key,
-                        credentials=credentials,
-                        relying_party=self._relying_party,
-                        now=now,
-                    )
-                    held = known.records.get(record.consent.id)
-                    if follows(record, held[0] if held else None):
-                        known.records[record.consent.id] = (record, document)
-                except PeerDataError as error:
-                    # Such as an older version than another server has.
-                    log.info("a consent that a key server holds is not taken: %s", error)
+    def _held(
+        self, region: RegionManifest, patient: Iterable[PatientIdentifier], end: float
+    ) -> dict[str, list[Any]]:
+        """Return what all key servers together hold of a patient, as it came: each of them checks the proofs itself."""
+        document = {"identifiers": [{"issuer": one.issuer, "value": one.value} for one in sorted(patient)]}
+        asked = self._ask(region, RECORDS_PATH, document, end, enough=lambda _: False)
+        held: dict[str, list[Any]] = {}
+        for name in ("records", "enrolments"):
+            found = [one for answer in asked.given.values() for one in _elements(answer, name)]
+            held[name] = list({canonical_json(one): one for one in found}.values())[:MAXIMUM_RECORDS]
+        return held
 
     def _ask(
         self,
@@ -344,7 +281,7 @@ class Tickets:
         document: Any,
         end: float,
         *,
-        enough: int,
+        enough: Callable[[_Answers], bool],
         check: Callable[[str, Any], None] = lambda _server, _answer: None,
     ) -> _Answers:
         """Ask all key servers at once, until enough have answered, all have, or the time is over."""
@@ -356,7 +293,7 @@ class Tickets:
             else:
                 answers.failed[server] = self._circuit.reason(server) or "it did not answer a moment ago"
         waiting: set[Future[Any]] = set(asked)
-        while waiting and len(answers.given) < enough:
+        while waiting and not enough(answers):
             done, waiting = wait(waiting, timeout=max(0.0, end - time.monotonic()), return_when=FIRST_COMPLETED)
             if not done:
                 break
@@ -392,7 +329,7 @@ class Tickets:
 
 
 class _DifferError(UsmedError):
-    """Key servers know other consents than the proposal rests on."""
+    """Key servers know different consents."""
 
 
 def _refusal(refused: Mapping[str, RefusedError]) -> NoTicketError:
@@ -400,20 +337,21 @@ def _refusal(refused: Mapping[str, RefusedError]) -> NoTicketError:
     return NoTicketError(first.code, "; ".join(sorted({str(one) for one in refused.values()})))
 
 
-def _named(patient: Iterable[PatientIdentifier]) -> dict[str, Any]:
-    return {"identifiers": [{"issuer": one.issuer, "value": one.value} for one in sorted(patient)]}
+def _read_answer(
+    region: RegionManifest, server: str, answer: Any, wish: TicketWish, key: OKPKey
+) -> tuple[AccessTicket, Signature]:
+    """Read a server's ticket and signature; what it built must be for the wish, whatever else it says.
 
-
-def _persons(
-    patient: Iterable[PatientIdentifier], records: Sequence[ConsentRecord], enrolments: Sequence[Enrolment]
-) -> list[frozenset[PatientIdentifier]]:
-    """Divide numbers into those that are proved to be one person's: who has most to say first, nobody without."""
-    groups: dict[tuple[str, ...], set[PatientIdentifier]] = {}
-    for identifier in patient:
-        found = tuple(one.consent.id for one in records_of(identifier, records, enrolments))
-        if found:
-            groups.setdefault(found, set()).update(linked(identifier, enrolments))
-    return [frozenset(groups[one]) for one in sorted(groups, key=lambda found: (-len(found), found))]
+    Raises:
+        PeerDataError: it is not.
+    """
+    server_key = region.key_server_key(server)
+    if server_key is None or not isinstance(answer, dict) or not {"ticket", "signature"} <= set(answer):
+        raise PeerDataError(f"{server} answered without a ticket")
+    ticket = parse_ticket(answer["ticket"])
+    if not wish.is_granted_by(ticket, region.region, key):
+        raise PeerDataError(f"{server} signed another ticket than the one asked for")
+    return ticket, read_signature(answer["signature"], document=ticket.to_json(), key=server_key, signer=server)
 
 
 def _elements(answer: Any, name: str) -> list[Any]:

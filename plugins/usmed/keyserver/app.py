@@ -94,16 +94,16 @@ def create_app(services: Services) -> Flask:
     def sign(hospital: Hospital, body: dict[str, Any]) -> Any:
         problems = services.server.take(hospital.id, _list(body, "records"), _list(body, "enrolments"))
         try:
-            signature = services.server.sign_ticket(hospital, body["ticket"])
+            signed = services.server.sign_ticket(hospital, body["wish"])
         except RefusedError as error:
             services.decisions.add(error.code)
             raise
         services.decisions.add("signed")
-        return {"signature": signature, "problems": problems}
+        return {**signed, "problems": problems}
 
     post("/v1/records", {"records", "enrolments"}, take)
     post("/v1/records/for", {"identifiers"}, held)
-    post("/v1/tickets", {"ticket", "records", "enrolments"}, sign)
+    post("/v1/tickets", {"wish", "records", "enrolments"}, sign)
     approvals = services.approvals
     post("/v1/approvals", {"operation"}, lambda one, body: approvals.propose(one.id, body["operation"]).to_json())
     post("/v1/approvals/state", {"nonce"}, lambda one, body: approvals.state(one.id, body["nonce"]).to_json())

@@ -27,8 +27,9 @@ from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.quorum import sign
 from usmed.domain.region import HUB, Hospital, RegionManifest
-from usmed.domain.ticket import AccessTicket, parse_ticket
-from usmed.domain.ticket_decision import judge
+from usmed.domain.ticket import AccessTicket
+from usmed.domain.ticket_decision import grant
+from usmed.domain.ticket_wish import TicketWish, parse_wish
 from usmed.keyserver.approvals import Approvals
 from usmed.keyserver.store import HeldEnrolment, RecordStore, patient_key
 from usmed.platform.audit_log import AuditLog, append_in
@@ -124,20 +125,21 @@ class KeyServer:
             "enrolments": [one.document for one in enrolments],
         }
 
-    def sign_ticket(self, sender: Hospital, document: Any) -> dict[str, str]:
-        """Sign a proposed ticket.
+    def sign_ticket(self, sender: Hospital, document: Any) -> dict[str, Any]:
+        """Decide about a wish and sign the ticket.
 
         Returns:
-            The element of the ticket's `signatures`. The decision is on disk in the audit log by then.
+            `{"ticket", "signature"}`: the ticket's document and the element of its `signatures`. The decision is on
+            disk in the audit log by then.
 
         Raises:
-            PeerDataError: no ticket.
-            RefusedError: `no-consent`, `not-one-person`, `denied-by-patient`, `differs`, `over-rate` or `malformed`.
+            PeerDataError: no wish.
+            RefusedError: `no-consent`, `not-one-person`, `denied-by-patient`, `over-rate` or `malformed`.
         """
-        ticket = parse_ticket(document)
+        wish = parse_wish(document)
         now = self._clock()
         try:
-            self._judge(ticket, sender, now)
+            ticket = self._grant(wish, sender, now)
             with self._store.changing() as connection:
                 approval, first = self._count(connection, ticket, sender.id, now)
                 if first and ticket.purpose is Purpose.ETREAT:
@@ -146,9 +148,10 @@ class KeyServer:
                 reason = f"signed, approved by {approval}" if approval else "signed"
                 append_in(connection, [self._decision(ticket, sender.id, now, Outcome.SUCCESS, reason)])
         except RefusedError as error:
-            self._audit.append(self._decision(ticket, sender.id, now, Outcome.DENIED, f"{error.code}: {error}")).wait()
+            self._audit.append(self._decision(wish, sender.id, now, Outcome.DENIED, f"{error.code}: {error}")).wait()
             raise
-        return sign(self._key, signer=self._id, document=ticket.to_json()).to_json()
+        signed = ticket.to_json()
+        return {"ticket": signed, "signature": sign(self._key, signer=self._id, document=signed).to_json()}
 
     def _count(self, connection: sa.Connection, ticket: AccessTicket, sender: str, now: datetime) -> tuple[str, bool]:
         """Count a patient; return the digest of the approval that was needed, if one was, and whether it is a new one.
@@ -184,12 +187,13 @@ class KeyServer:
             f"Who, for whom and why is in the audit log of this key server, under {AuditEventType.EMERGENCY}.\n",
         )
 
-    def _judge(self, ticket: AccessTicket, sender: Hospital, now: datetime) -> None:
-        enrolments, names = self._linked(ticket.patient)
-        judge(
-            ticket,
+    def _grant(self, wish: TicketWish, sender: Hospital, now: datetime) -> AccessTicket:
+        enrolments, names = self._linked(wish.patient)
+        return grant(
+            wish,
             region=self._region().region,
             recipients=self._region().hospitals.keys(),
+            sender=sender.id,
             sender_key=sender.key,
             records=[one.record for one in self._store.records_of(names)],
             enrolments=[one.enrolment for one in enrolments],
@@ -244,26 +248,29 @@ class KeyServer:
         return hospital.key if hospital else None
 
     def _decision(
-        self, ticket: AccessTicket, sender: str, now: datetime, outcome: Outcome, reason: str
+        self, asked: AccessTicket | TicketWish, sender: str, now: datetime, outcome: Outcome, reason: str
     ) -> AuditEvent:
-        emergency = ticket.purpose is Purpose.ETREAT
+        emergency = asked.purpose is Purpose.ETREAT
         more: dict[str, Detail] = {}
-        if ticket.confirmed_by is not None:
-            more = {"confirmed_by": ticket.confirmed_by.id, "why": ticket.reason}
+        if asked.confirmed_by is not None:
+            more = {"confirmed_by": asked.confirmed_by.id, "why": asked.reason}
+        if isinstance(asked, AccessTicket):
+            more |= {
+                "consents": [one.id for one in asked.consents],
+                "ticket_sha256": sha256_hex(canonical_json(asked.to_json())),
+            }
         return AuditEvent(
             now,
             AuditEventType.EMERGENCY if emergency else AuditEventType.DECISION,
             sender,
-            patient=str(min(ticket.patient)),
+            patient=str(min(asked.patient)),
             outcome=outcome,
             reason=reason,
             detail={
-                "jti": ticket.jti,
-                "purpose": ticket.purpose.value,
-                "staff": ticket.staff.id,
-                "role": ticket.staff.role,
-                "consents": [one.id for one in ticket.consents],
-                "ticket_sha256": sha256_hex(canonical_json(ticket.to_json())),
+                "jti": asked.jti,
+                "purpose": asked.purpose.value,
+                "staff": asked.staff.id,
+                "role": asked.staff.role,
                 **more,
             },
         )

@@ -141,13 +141,15 @@ def test_identifiers_are_one_persons_if_a_hospital_enrolled_them_together() -> N
     assert judged(one, record(), enrolments=links) == ""
     # Without the enrolments the ticket covers the number that the consent names, and no other.
     assert judged(one, record()) == DIFFERS
-    alone = grant(parse_wish(wish_of(one.to_json())), region="moldova", recipients={"parhon"}, sender="parhon", sender_key=KEY,
-                  records=[record()], enrolments=[], now=NOW)  # fmt: skip
+    arguments: dict[str, Any] = {
+        "region": "moldova", "recipients": {"parhon"}, "sender": "parhon", "sender_key": KEY, "records": [record()],
+        "now": NOW,
+    }  # fmt: skip
+    alone = grant(parse_wish(wish_of(one.to_json())), enrolments=[], **arguments)
     assert alone.patient == {CNP}
     # And who names one of the numbers gets a ticket for all of them.
     wish = parse_wish(wish_of(replace(one, patient=frozenset({LOCAL})).to_json()))
-    whole = grant(wish, region="moldova", recipients={"parhon"}, sender="parhon", sender_key=KEY, records=[record()], enrolments=links,
-                  now=NOW)  # fmt: skip
+    whole = grant(wish, enrolments=links, **arguments)
     assert whole == one
 
 

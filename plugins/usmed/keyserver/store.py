@@ -7,22 +7,31 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 
 from usmed.domain.audit import AuditEvent
 from usmed.domain.canonical import canonical_json, parse_json, sha256_hex
-from usmed.domain.consent_record import LIMIT_BYTES, ConsentRecord, Credential, Enrolment, ProofKind, follows
+from usmed.domain.consent_record import (
+    LIMIT_BYTES,
+    ConsentRecord,
+    Credential,
+    Enrolment,
+    ProofKind,
+    follows,
+    held_record,
+)
 from usmed.domain.errors import PeerDataError
-from usmed.domain.fhir_consent import consent_from_fhir
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.platform.audit_log import append_in
 from usmed.platform.storage import Database
 
 CHAIN = "usmed.keyserver.migrations"
 HOUR_S = 3600
+DAY_H = 24
 
 
 def _table(name: str, *columns: str | sa.ColumnClause[bool]) -> sa.TableClause:
@@ -34,13 +43,54 @@ _record = _table("consent_record", "id", "digest", "version", _current, "kind", 
 _record_patient = _table("consent_patient", "id", "issuer", "value")
 _enrolment = _table("enrolment", "digest", "hospital", "token", "content", "received")
 _enrolment_patient = _table("enrolment_patient", "digest", "issuer", "value")
-_asked = _table("patient_asked_for", "requester", "patient", "hour")
-_asked_in_emergency = _table("emergency_asked_for", "requester", "patient", "hour")
 _state = _table("keyserver_state", "id")
+_ASKED = {
+    False: _table("patient_asked_for", "requester", "patient", "hour"),
+    True: _table("emergency_asked_for", "requester", "patient", "hour"),
+}
+"""Whom hospitals asked for; in emergencies: True."""
+
 _arrival = _table("arrival", "position", "record_id", "digest")
 """`record_id` is empty for an enrolment."""
 
 _peer = _table("peer_position", "peer", "position", "region_version", "begun")
+
+
+def _of_number(patients: sa.TableClause) -> sa.ColumnElement[bool]:
+    return sa.and_(patients.c.issuer == sa.bindparam("issuer"), patients.c.value == sa.bindparam("value"))
+
+
+def _counts(asked: sa.TableClause) -> sa.Select[Any]:
+    this_hour = sa.case((asked.c.hour == sa.bindparam("hour"), asked.c.patient))
+    counted = sa.select(sa.func.count(sa.distinct(this_hour)), sa.func.count(sa.distinct(asked.c.patient)))
+    return counted.where(
+        asked.c.requester == sa.bindparam("requester"),
+        asked.c.patient != sa.bindparam("patient"),
+        asked.c.hour > sa.bindparam("since"),
+    )
+
+
+# Made once: SQLAlchemy recognises a statement by its identity much faster than by its content.
+_LOCK = sa.select(_state.c.id).with_for_update()
+_ENROLMENTS = (
+    sa.select(_enrolment)
+    .join_from(_enrolment, _enrolment_patient, _enrolment.c.digest == _enrolment_patient.c.digest)
+    .where(_of_number(_enrolment_patient))
+)
+_RECORDS = (
+    sa.select(_record)
+    .join_from(_record, _record_patient, _record.c.id == _record_patient.c.id)
+    .where(_current, _of_number(_record_patient))
+)
+_COUNTS = {emergency: _counts(table) for emergency, table in _ASKED.items()}
+# Both engines' own words: SQLAlchemy compiles its ON CONFLICT anew every time.
+_NOTE = {
+    emergency: sa.text(
+        f"INSERT INTO {table.name} (requester, patient, hour) VALUES (:requester, :patient, :hour)"  # noqa: S608
+        " ON CONFLICT DO NOTHING RETURNING hour"
+    )
+    for emergency, table in _ASKED.items()
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +107,15 @@ class HeldEnrolment:
 
     enrolment: Enrolment
     document: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What is held about a person: all numbers, the newest version of each consent (withdrawn ones too), enrolments."""
+
+    identifiers: frozenset[PatientIdentifier]
+    records: list[HeldRecord]
+    enrolments: list[HeldEnrolment]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +142,13 @@ class RecordStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._pruned_in: dict[bool, int] = {}
 
     @contextmanager
     def changing(self) -> Iterator[sa.Connection]:
         """Give a connection that may change the tables: one at a time, so that versions follow each other."""
         with self._database.write() as connection:
-            connection.execute(sa.select(_state.c.id).with_for_update())
+            connection.execute(_LOCK)
             yield connection
 
     def take(
@@ -142,26 +202,24 @@ class RecordStore:
         _arrived(connection, "", digest)
         return True
 
-    def enrolments_of(self, patient: Collection[PatientIdentifier]) -> list[HeldEnrolment]:
-        """Return every enrolment that reaches these identifiers, directly or through others."""
-        known, found = set(patient), dict[str, HeldEnrolment]()
+    def person(self, patient: Collection[PatientIdentifier]) -> Person:
+        """Return what is held about whoever these identifiers name, directly or through enrolments."""
+        known, enrolments = set(patient), dict[str, HeldEnrolment]()
+        records: dict[str, HeldRecord] = {}
         with self._database.read() as connection:
             asked: set[PatientIdentifier] = set()
             while new := known - asked:
                 asked |= new
-                digests = connection.scalars(
-                    sa.select(_enrolment_patient.c.digest).where(_names(_enrolment_patient, new))
-                ).all()
-                rows = connection.execute(sa.select(_enrolment).where(_enrolment.c.digest.in_(digests))).all()
-                found |= {row.digest: _read_enrolment(row) for row in rows}
-                known |= {number for row in rows for number in found[row.digest].enrolment.patient}
-        return [found[digest] for digest in sorted(found)]
-
-    def records_of(self, patient: Collection[PatientIdentifier]) -> list[HeldRecord]:
-        """Return the newest version of every consent that names one of these identifiers, withdrawn ones too."""
-        with self._database.read() as connection:
-            ids = connection.scalars(sa.select(_record_patient.c.id).where(_names(_record_patient, patient))).all()
-            return self._held(connection, ids)
+                for number in sorted(new):
+                    named = {"issuer": number.issuer, "value": number.value}
+                    for row in connection.execute(_ENROLMENTS, named):
+                        enrolments[row.digest] = _read_enrolment(row.hospital, row.token, row.content)
+                    for row in connection.execute(_RECORDS, named):
+                        records[row.id] = _read(row.record, row.kind, row.proved_by)
+                known |= {number for one in enrolments.values() for number in one.enrolment.patient}
+        return Person(
+            frozenset(known), [records[one] for one in sorted(records)], [enrolments[one] for one in sorted(enrolments)]
+        )
 
     def note_patient(
         self,
@@ -176,11 +234,13 @@ class RecordStore:
 
         Emergencies are counted apart.
         """
-        asked, hour = _asked_in_emergency if emergency else _asked, int(now.timestamp()) // HOUR_S
+        hour = int(now.timestamp()) // HOUR_S
         row = {"requester": requester, "patient": patient_key(patient), "hour": hour}
-        new = self._database.insert(asked).values(row).on_conflict_do_nothing().returning(asked.c.hour)
-        first = connection.execute(new).first() is not None
-        connection.execute(sa.delete(asked).where(asked.c.hour < hour - 48))
+        first = connection.execute(_NOTE[emergency], row).first() is not None
+        if hour != self._pruned_in.get(emergency):
+            asked = _ASKED[emergency]
+            connection.execute(sa.delete(asked).where(asked.c.hour < hour - 48))
+            self._pruned_in[emergency] = hour
         return first
 
     def patients_asked_for(
@@ -193,13 +253,10 @@ class RecordStore:
         emergency: bool = False,
     ) -> tuple[int, int]:
         """Return how many patients a hospital asked for in this hour and in the last 24, not counting one."""
-        asked, hour = _asked_in_emergency if emergency else _asked, int(now.timestamp()) // HOUR_S
-        counted = sa.select(sa.func.count(sa.distinct(asked.c.patient))).where(
-            asked.c.requester == requester, asked.c.patient != patient_key(without)
-        )
-        this_hour = connection.scalar(counted.where(asked.c.hour == hour))
-        day = connection.scalar(counted.where(asked.c.hour > hour - timedelta(days=1) // timedelta(hours=1)))
-        return int(this_hour or 0), int(day or 0)
+        hour = int(now.timestamp()) // HOUR_S
+        counted = {"requester": requester, "patient": patient_key(without), "hour": hour, "since": hour - DAY_H}
+        this_hour, day = connection.execute(_COUNTS[emergency], counted).one()
+        return int(this_hour), int(day)
 
     def arrived_after(self, since: int, *, limit: int, limit_bytes: int) -> Page:
         """Return what came after a position, in that order: consents (their newest version) and enrolments.
@@ -270,7 +327,7 @@ class RecordStore:
         rows = connection.execute(
             sa.select(_record).where(_record.c.id.in_(list(ids)), _current).order_by(_record.c.id)
         ).all()
-        return [_read(row) for row in rows]
+        return [_read(row.record, row.kind, row.proved_by) for row in rows]
 
 
 def _arrived(connection: sa.Connection, record_id: str, digest: str) -> None:
@@ -300,13 +357,11 @@ def _enrolment_digest(hospital: str, token: str) -> str:
     return sha256_hex(f"{hospital} {token}".encode())
 
 
-def _read(row: Any) -> HeldRecord:
-    # Its proof was checked when it came: a key that left the region since then does not undo what it proved.
-    document = parse_json(row.record.encode("utf-8"), limit_bytes=4 * LIMIT_BYTES)
-    content = document["document"]
-    consent = consent_from_fhir(content["resource"], id=row.id, version=row.version)
-    record = ConsentRecord(consent, row.digest, ProofKind(row.kind), row.proved_by)
-    return HeldRecord(record, document)
+@lru_cache(maxsize=4096)
+def _read(text: str, kind: str, by: str) -> HeldRecord:
+    # Remembered by its whole content: checking the profile takes as long as all else that a decision does.
+    document = parse_json(text.encode("utf-8"), limit_bytes=4 * LIMIT_BYTES)
+    return HeldRecord(held_record(document["document"], ProofKind(kind), by), document)
 
 
 def _content(enrolment: Enrolment) -> str:
@@ -318,19 +373,16 @@ def _content(enrolment: Enrolment) -> str:
     return canonical_json(document).decode("utf-8")
 
 
-def _read_enrolment(row: Any) -> HeldEnrolment:
-    content = json.loads(row.content)
+@lru_cache(maxsize=4096)
+def _read_enrolment(hospital: str, token: str, text: str) -> HeldEnrolment:
+    content = json.loads(text)
     enrolment = Enrolment(
-        row.hospital,
+        hospital,
         frozenset(PatientIdentifier(*one) for one in content["patient"]),
         tuple(Credential(bytes.fromhex(id), bytes.fromhex(key)) for id, key in content["credentials"]),
         datetime.fromtimestamp(content["at"], UTC),
     )
-    return HeldEnrolment(enrolment, {"hospital": row.hospital, "token": row.token})
-
-
-def _names(table: sa.TableClause, numbers: Iterable[PatientIdentifier]) -> sa.ColumnElement[bool]:
-    return sa.tuple_(table.c.issuer, table.c.value).in_([(one.issuer, one.value) for one in numbers])
+    return HeldEnrolment(enrolment, {"hospital": hospital, "token": token})
 
 
 def patient_key(patient: Iterable[PatientIdentifier]) -> str:

@@ -31,7 +31,7 @@ from usmed.domain.ticket import AccessTicket
 from usmed.domain.ticket_decision import grant
 from usmed.domain.ticket_wish import TicketWish, parse_wish
 from usmed.keyserver.approvals import Approvals
-from usmed.keyserver.store import HeldEnrolment, RecordStore, patient_key
+from usmed.keyserver.store import RecordStore, patient_key
 from usmed.platform.audit_log import AuditLog, append_in
 from usmed.platform.notices import Notice, Outbox
 
@@ -119,10 +119,10 @@ class KeyServer:
 
     def held(self, patient: Collection[PatientIdentifier]) -> dict[str, Any]:
         """Return what is held about a person, with its proofs, for a requester that lacks some of it."""
-        enrolments, names = self._linked(patient)
+        person = self._store.person(patient)
         return {
-            "records": [one.document for one in self._store.records_of(names)],
-            "enrolments": [one.document for one in enrolments],
+            "records": [one.document for one in person.records],
+            "enrolments": [one.document for one in person.enrolments],
         }
 
     def sign_ticket(self, sender: Hospital, document: Any) -> dict[str, Any]:
@@ -188,23 +188,17 @@ class KeyServer:
         )
 
     def _grant(self, wish: TicketWish, sender: Hospital, now: datetime) -> AccessTicket:
-        enrolments, names = self._linked(wish.patient)
+        person, region = self._store.person(wish.patient), self._region()
         return grant(
             wish,
-            region=self._region().region,
-            recipients=self._region().hospitals.keys(),
+            region=region.region,
+            recipients=region.hospitals.keys(),
             sender=sender.id,
             sender_key=sender.key,
-            records=[one.record for one in self._store.records_of(names)],
-            enrolments=[one.enrolment for one in enrolments],
+            records=[one.record for one in person.records],
+            enrolments=[one.enrolment for one in person.enrolments],
             now=now,
         )
-
-    def _linked(
-        self, patient: Collection[PatientIdentifier]
-    ) -> tuple[list[HeldEnrolment], frozenset[PatientIdentifier]]:
-        enrolments = self._store.enrolments_of(patient)
-        return enrolments, frozenset(patient).union(*(one.enrolment.patient for one in enrolments))
 
     def _take_enrolment(self, sender: str, document: Any) -> None:
         if not isinstance(document, dict) or set(document) != {"hospital", "token"}:
@@ -239,7 +233,7 @@ class KeyServer:
             self._store.take(connection, record, document, now, _taken(record, sender, now))
 
     def _credentials(self, identifier: PatientIdentifier) -> list[Credential]:
-        held = self._store.enrolments_of([identifier])
+        held = self._store.person([identifier]).enrolments
         return [credential for one in held for credential in one.enrolment.credentials]
 
     def _hospital_key(self, member_id: str) -> OKPKey | None:

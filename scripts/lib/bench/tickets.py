@@ -85,8 +85,8 @@ def _tickets(world: _World, client: SignedClient, report: Report, runs: int) -> 
             network.append(_round_trip_ms(world.servers[0]))
     note = (
         f"{THRESHOLD} of {SERVERS} servers, each a process with SQLite, over TLS, all on this machine, for a patient"
-        f" nobody has asked about. Median and 95th percentile of {TICKETS_A_ROUND} patients. Plain: a request for /health"
-        " over a connection that is open, which stands for the network."
+        f" nobody has asked about. Median and 95th percentile of {TICKETS_A_ROUND} patients. Plain: a request for"
+        " /health over a connection that is open, which stands for the network."
     )
     report.add(Result("ticket, median", "ms", medians, network, Limit(Kind.MORE_AT_MOST, 15), note))
     report.add(Result("ticket, 95th percentile", "ms", worst, network, Limit(Kind.MORE_AT_MOST, 40)))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from usmed.keyserver.commands_administrator import add_administrator_commands
 from usmed.keyserver.settings import DEFAULT_DATABASE_URL, KEY_FILE, PASSPHRASE, passphrase
 from usmed.keyserver.store import CHAIN
 from usmed.platform.environment import DATABASE_URL, setting
@@ -17,7 +18,9 @@ from usmed.platform.storage import open_database
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands of this module to `usmed`."""
-    keyserver = commands.add_parser("keyserver", help="start a key server, make its key, look after its alarms")
+    keyserver = commands.add_parser(
+        "keyserver", help="start a key server, make its key, decide its approvals, look after its alarms"
+    )
     actions = keyserver.add_subparsers(required=True, metavar="ACTION")
     key = actions.add_parser(
         "key",
@@ -27,6 +30,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     key.add_argument("--out", required=True, type=Path, metavar="FILE", help=f"where it goes; then set {KEY_FILE}")
     key.set_defaults(run=_key)
+    add_administrator_commands(actions)
     start = actions.add_parser("serve", help="start the key server", description="Start the key server.")
     start.set_defaults(run=_serve)
     alarms = actions.add_parser(

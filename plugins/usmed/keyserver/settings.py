@@ -1,6 +1,7 @@
 """The key server's settings: read from the environment, all faults reported at once."""
 
 import getpass
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ PATIENTS_PER_HOUR, PATIENTS_PER_DAY = "USMED_PATIENTS_PER_HOUR", "USMED_PATIENTS
 EMERGENCIES_PER_HOUR, EMERGENCIES_PER_DAY = "USMED_EMERGENCIES_PER_HOUR", "USMED_EMERGENCIES_PER_DAY"
 MAXIMUM_BODY_BYTES = "USMED_MAXIMUM_BODY_BYTES"
 EXCHANGE_INTERVAL = "USMED_EXCHANGE_INTERVAL_S"
+CONSOLE_ADDRESS = "USMED_CONSOLE_ADDRESS"
 CERTIFICATE_FILE, TLS_KEY_FILE = "USMED_TLS_CERTIFICATE_FILE", "USMED_TLS_PRIVATE_KEY_FILE"
 ADDRESS, PORT, THREADS = "USMED_LISTEN_ADDRESS", "USMED_KEYSERVER_PORT", "USMED_KEYSERVER_THREADS"
 DEFAULT_DATABASE_URL = "sqlite:///usmed-keyserver.db"
@@ -34,6 +36,7 @@ class KeyServerSettings:
     """What a key server runs with: its id in the region manifest, its key, its limits.
 
     `exchange_s` is how often it asks each other key server what is new.
+    `console` is the console's address as browsers see it; empty where it is the key server's own in the manifest.
     """
 
     id: str
@@ -43,6 +46,7 @@ class KeyServerSettings:
     relying_party: RelyingParty | None = None
     mail: MailServer | None = None
     exchange_s: int = 20
+    console: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,7 @@ def load_settings(environ: Mapping[str, str]) -> tuple[KeyServerSettings, Region
     )
     mail = attempt(lambda: mail_server(environ))
     exchange = attempt(lambda: _number(environ, EXCHANGE_INTERVAL, 20, 1, 3600))
+    console = attempt(lambda: _console(environ))
     id = environ.get(ID, "")
     if not id:
         problems.append(f"environment: {ID} is not set")
@@ -98,7 +103,11 @@ def load_settings(environ: Mapping[str, str]) -> tuple[KeyServerSettings, Region
     assert emergencies_per_hour is not None
     assert emergencies_per_day is not None
     rates = Rates(per_hour, per_day, emergencies_per_hour, emergencies_per_day)
-    return KeyServerSettings(id, key, limit, rates, mail=mail, exchange_s=exchange), region, url
+    return (
+        KeyServerSettings(id, key, limit, rates, mail=mail, exchange_s=exchange, console=console or ""),
+        region,
+        url,
+    )
 
 
 def load_listening(environ: Mapping[str, str]) -> Listening:
@@ -154,6 +163,14 @@ def path_of(environ: Mapping[str, str], name: str) -> Path:
     if not environ.get(name):
         raise ConfigurationError("environment", [f"{name} is not set"])
     return Path(environ[name])
+
+
+def _console(environ: Mapping[str, str]) -> str:
+    address = environ.get(CONSOLE_ADDRESS, "").rstrip("/")
+    if address and not re.fullmatch(r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?", address):
+        # A passkey belongs to the name of a site (WebAuthn Level 2 §5.1.2).
+        raise ConfigurationError("environment", [f"{CONSOLE_ADDRESS} must be https://NAME[:PORT]"])
+    return address
 
 
 def _number(environ: Mapping[str, str], name: str, default: int, lowest: int, highest: int) -> int:

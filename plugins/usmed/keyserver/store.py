@@ -137,6 +137,15 @@ class PeerPosition:
     begun: int
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many consents are held in their newest version, active and withdrawn, and how many enrolments."""
+
+    consents: int
+    withdrawn: int
+    enrolments: int
+
+
 class RecordStore:
     """Consents, enrolments and requests on disk."""
 
@@ -220,6 +229,16 @@ class RecordStore:
         return Person(
             frozenset(known), [records[one] for one in sorted(records)], [enrolments[one] for one in sorted(enrolments)]
         )
+
+    def counts(self) -> Counts:
+        """Return how much is held."""
+        documents = sa.select(sa.func.count()).select_from(_record).where(_current)
+        # Canonical JSON: this stands in a document for its status and for nothing else.
+        withdrawn = documents.where(_record.c.record.contains('"status":"inactive"'))
+        with self._database.read() as connection:
+            records, gone = (int(connection.scalar(one) or 0) for one in (documents, withdrawn))
+            enrolments = connection.scalar(sa.select(sa.func.count()).select_from(_enrolment))
+        return Counts(records - gone, gone, int(enrolments or 0))
 
     def note_patient(
         self,

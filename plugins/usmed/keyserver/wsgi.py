@@ -6,11 +6,17 @@ from datetime import datetime
 from typing import Any
 from wsgiref.types import WSGIApplication
 
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.errors import TransportError
 from usmed.domain.region import RegionManifest
 from usmed.keyserver.app import Services, create_app
 from usmed.keyserver.approvals import Approvals
+from usmed.keyserver.console.access import Access
+from usmed.keyserver.console.app import Services as ConsoleServices
+from usmed.keyserver.console.app import create_console
+from usmed.keyserver.console.ceremonies import Ceremonies
 from usmed.keyserver.exchange import Exchange, Post
 from usmed.keyserver.metrics import describe_server
 from usmed.keyserver.settings import KeyServerSettings
@@ -62,7 +68,10 @@ def wire(
     """Put the key server together from its parts; `post` is how it reaches the others."""
     store, heads = RecordStore(database), HeadStore(database)
     outbox = Outbox(database, wanted=settings.mail is not None)
-    approvals = Approvals(server=settings.id, database=database, store=store, outbox=outbox, clock=clock)
+    nonces, address = NonceStore(database), settings.console or region().key_servers[settings.id].address
+    approvals = Approvals(
+        server=settings.id, database=database, store=store, outbox=outbox, clock=clock, console=f"{address}/console"
+    )
     server = KeyServer(
         id=settings.id,
         key=settings.key,
@@ -104,9 +113,24 @@ def wire(
         identity=Identity(settings.id, settings.key),
         region=region,
         clock=clock,
-        nonces=NonceStore(database),
+        nonces=nonces,
         limit_bytes=settings.limit_bytes,
         open_paths=OPEN_PATHS,
         refused=refused,
     )
-    return Wired(counting(while_storage_answers(guard), routes, requests), exchange)
+    console = create_console(
+        ConsoleServices(
+            server=settings.id,
+            region=region,
+            database=database,
+            store=store,
+            approvals=approvals,
+            access=Access(database, settings.id, clock),
+            ceremonies=Ceremonies(settings.id, address, nonces, clock),
+            outbox=outbox,
+            audit=audit,
+            clock=clock,
+        )
+    )
+    both = DispatcherMiddleware(guard, {"/console": console.wsgi_app})
+    return Wired(counting(while_storage_answers(both), routes, requests), exchange)

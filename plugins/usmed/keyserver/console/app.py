@@ -1,0 +1,324 @@
+"""The console's pages and what they post. Rendered here; one script only talks to the browser's WebAuthn.
+
+Whatever changes something needs a session, its CSRF token and the console's own origin. A decision needs a fresh
+signature of a passkey over the operation besides.
+"""
+
+import functools
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.resources import files
+from typing import Any
+
+from flask import Flask, Response, abort, g, redirect, render_template, request, url_for
+from werkzeug.exceptions import HTTPException
+
+from usmed import __version__
+from usmed.domain.approval import RATES, Change, State, decision_challenge
+from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
+from usmed.domain.canonical import canonical_json, parse_json
+from usmed.domain.errors import PeerDataError, RefusedError
+from usmed.domain.region import RegionManifest
+from usmed.domain.ticket import thumbprint
+from usmed.keyserver.approvals import Approvals
+from usmed.keyserver.console.access import LONGEST_NAME, SESSION_LIFE, Access, Passkey
+from usmed.keyserver.console.ceremonies import Ceremonies
+from usmed.keyserver.console.words import LANGUAGES, translate
+from usmed.keyserver.store import RecordStore
+from usmed.platform.audit_log import AuditLog
+from usmed.platform.audit_search import search
+from usmed.platform.keys import public_key_text
+from usmed.platform.notices import Outbox
+from usmed.platform.signed_http import error_body
+from usmed.platform.storage import Database, StorageError
+
+SESSION, LANGUAGE = "__Host-usmed-console", "__Host-usmed-language"
+LIMIT_BYTES = 65536
+_STATIC = {
+    "console.css": "text/css; charset=utf-8",
+    "console.js": "text/javascript; charset=utf-8",
+    "key.svg": "image/svg+xml",
+}
+OPEN = frozenset({"login", "login_options", "log_in", "register", "register_options", "registered", "static_file"})
+"""Endpoints that need no session."""
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
+    " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    # Not no-referrer: forms would then be sent with the origin "null" (Fetch, "append a request Origin header").
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "publickey-credentials-get=(self), publickey-credentials-create=(self)",
+    "Cache-Control": "no-store",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the console needs."""
+
+    server: str
+    region: Callable[[], RegionManifest]
+    database: Database
+    store: RecordStore
+    approvals: Approvals
+    access: Access
+    ceremonies: Ceremonies
+    outbox: Outbox
+    audit: AuditLog
+    clock: Callable[[], datetime]
+
+
+def create_console(services: Services) -> Flask:
+    """Build the WSGI application; it is mounted under `/console`."""
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = LIMIT_BYTES
+    app.add_template_filter(lambda moment: f"{moment:%Y-%m-%d %H:%M} UTC", "moment")
+    _add_guard(app, services)
+    _add_log_in(app, services)
+    _add_pages(app, services)
+    _add_decisions(app, services)
+    _add_refusals(app, services)
+    return app
+
+
+def _add_guard(app: Flask, services: Services) -> None:
+    access, ceremonies = services.access, services.ceremonies
+
+    @app.before_request
+    def guard() -> Any:
+        g.language = _language()
+        g.token = request.cookies.get(SESSION, "")
+        g.passkey = access.session(g.token) if g.token else None
+        if request.method == "POST" and request.headers.get("Origin", ceremonies.origin) != ceremonies.origin:
+            raise RefusedError("forbidden", "another site has sent this")
+        if request.endpoint in OPEN or request.endpoint is None:
+            return None
+        if g.passkey is None:
+            if request.method == "GET":
+                return redirect(url_for("login"))
+            raise RefusedError("no-session", "the session is over: log in again")
+        given = request.headers.get("X-CSRF-Token") or request.form.get("csrf", "")
+        if request.method == "POST" and not hmac.compare_digest(given.encode(), _csrf(g.token).encode()):
+            raise RefusedError("forbidden", "this form is not from this session: load the page again")
+        return None
+
+    @app.context_processor
+    def names() -> dict[str, Any]:
+        now = services.clock()
+        return {
+            "t": functools.partial(translate, g.language),
+            "language": g.language,
+            "languages": LANGUAGES,
+            "server": services.server,
+            "passkey": g.get("passkey"),
+            "csrf": _csrf(g.token) if g.get("passkey") else "",
+            "now": now,
+            "pending": services.approvals.counts()[State.PENDING] if g.get("passkey") else 0,
+            "version": __version__,
+        }
+
+    @app.after_request
+    def headers(response: Response) -> Response:
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        if request.args.get("lang") in LANGUAGES:
+            response.set_cookie(
+                LANGUAGE, g.language, max_age=31_536_000, path="/", secure=True, httponly=True, samesite="Strict"
+            )
+        return response
+
+
+def _add_log_in(app: Flask, services: Services) -> None:
+    access, ceremonies = services.access, services.ceremonies
+
+    @app.get("/login")
+    def login() -> Any:
+        return redirect(url_for("overview")) if g.passkey else render_template("login.html")
+
+    @app.post("/login/options")
+    def login_options() -> Response:
+        return _json(ceremonies.log_in())
+
+    @app.post("/login")
+    def log_in() -> Response:
+        return _session(ceremonies.logged_in(_body({"response"})["response"], access.passkeys()))
+
+    @app.get("/register")
+    def register() -> str:
+        return render_template("register.html", longest=LONGEST_NAME)
+
+    @app.post("/register/options")
+    def register_options() -> Response:
+        body = _body({"code", "name"})
+        access.check_code(_text(body, "code", 64))
+        return _json(ceremonies.registration(_text(body, "name", LONGEST_NAME), access.passkeys()))
+
+    @app.post("/register")
+    def registered() -> Response:
+        body = _body({"code", "name", "response"})
+        code, name = _text(body, "code", 64), _text(body, "name", LONGEST_NAME)
+        return _session(access.register(code, name, ceremonies.registered(body["response"])))
+
+    @app.post("/logout")
+    def log_out() -> Any:
+        access.log_out(g.token)
+        response = redirect(url_for("login"))
+        response.delete_cookie(SESSION, path="/", secure=True, httponly=True, samesite="Strict")
+        return response
+
+    def _session(passkey: Passkey) -> Response:
+        response = _json({"next": url_for("overview")})
+        response.set_cookie(
+            SESSION, access.log_in(passkey), max_age=int(SESSION_LIFE.total_seconds()), path="/", secure=True,
+            httponly=True, samesite="Strict",
+        )  # fmt: skip
+        return response
+
+
+def _add_pages(app: Flask, services: Services) -> None:
+    access, approvals = services.access, services.approvals
+
+    @app.get("/")
+    def overview() -> str:
+        manifest = services.region()
+        own = manifest.key_servers[services.server]
+        head = services.audit.head()
+        waiting, failure = services.outbox.waiting()
+        return render_template(
+            "overview.html", manifest=manifest, own=own, public_key=public_key_text(own.key),
+            thumbprint=thumbprint(own.key), counts=services.store.counts(), states=approvals.counts(), head=head,
+            waiting=waiting, failure=failure, passkeys=access.passkeys(),
+        )  # fmt: skip
+
+    @app.get("/approvals")
+    def listed() -> str:
+        everything = approvals.listed()
+        return render_template(
+            "approvals.html",
+            pending=[one for one in everything if one.state is State.PENDING],
+            decided=[one for one in everything if one.state is not State.PENDING],
+        )
+
+    @app.get("/approvals/<digest>")
+    def operation(digest: str) -> str:
+        held = approvals.find(digest)
+        return render_template(
+            "operation.html", held=held, operation=held.operation, rate=held.operation.kind in RATES,
+            manifest=services.region(), changes=Change,
+        )  # fmt: skip
+
+    @app.get("/log")
+    def log() -> str:
+        given = {name: request.args.get(name, "")[:200] for name in ("text", "event", "outcome")}
+        before = request.args.get("before", "")
+        number = int(before) if before.isascii() and before.isdigit() and len(before) < 16 else 0
+        found = search(
+            services.database, text=given["text"], event=given["event"], outcome=given["outcome"], before=number
+        )
+        return render_template("log.html", found=found, given=given, events=AuditEventType, outcomes=Outcome)
+
+    @app.get("/static/<name>")
+    def static_file(name: str) -> Response:
+        if name not in _STATIC:
+            abort(404)
+        folder = files("usmed.keyserver.console").joinpath("static")
+        response = Response(folder.joinpath(name).read_bytes(), content_type=_STATIC[name])
+        response.headers["Cache-Control"] = "private, max-age=300"
+        return response
+
+
+def _add_decisions(app: Flask, services: Services) -> None:
+    access, ceremonies, approvals = services.access, services.ceremonies, services.approvals
+
+    @app.post("/approvals/<digest>/options")
+    def decision_options(digest: str) -> Response:
+        challenge = _challenge(digest, _change(_body({"decision"})))
+        return _json(ceremonies.decision(challenge, access.passkeys()))
+
+    @app.post("/approvals/<digest>")
+    def decide(digest: str) -> Response:
+        body = _body({"decision", "response"})
+        change = _change(body)
+        used = ceremonies.decided(_challenge(digest, change), body["response"], access.passkeys())
+        proof = canonical_json(body["response"]).decode("utf-8")
+        approvals.decide(digest, change, by=f"{used.name} (passkey {used.id[:16]})", proof=proof)
+        return _json({"next": url_for("operation", digest=digest)})
+
+    def _challenge(digest: str, change: Change) -> bytes:
+        return decision_challenge(server=services.server, digest=approvals.find(digest).digest, change=change)
+
+
+def _add_refusals(app: Flask, services: Services) -> None:
+    def refused(error: Exception) -> Any:
+        status, code = (403, error.code) if isinstance(error, RefusedError) else (400, "bad-request")
+        event = AuditEvent(
+            services.clock(), AuditEventType.ADMINISTRATION, g.passkey.name if g.get("passkey") else _remote(),
+            peer=services.server, outcome=Outcome.DENIED, reason=f"{code}: {error}",
+            detail={"what": f"{request.method} {request.path}"[:200]},
+        )  # fmt: skip
+        services.audit.append(event).wait()
+        return _problem(status, code, str(error))
+
+    app.register_error_handler(RefusedError, refused)
+    app.register_error_handler(PeerDataError, refused)
+    app.register_error_handler(
+        StorageError, lambda error: _problem(503, "unavailable", "the database does not answer; try again later")
+    )
+    app.register_error_handler(HTTPException, lambda error: _problem(error.code or 500, "http", error.name))
+
+
+def _language() -> str:
+    for one in (request.args.get("lang"), request.cookies.get(LANGUAGE)):
+        if one in LANGUAGES:
+            return str(one)
+    return request.accept_languages.best_match(list(LANGUAGES)) or "en"
+
+
+def _csrf(token: str) -> str:
+    return hmac.digest(token.encode(), b"csrf", "sha256").hex()
+
+
+def _remote() -> str:
+    return request.remote_addr or ""
+
+
+def _body(members: set[str]) -> dict[str, Any]:
+    if request.mimetype != "application/json":
+        raise PeerDataError("the body must be application/json")
+    body = parse_json(request.get_data(cache=False), limit_bytes=LIMIT_BYTES)
+    if not isinstance(body, dict) or set(body) != members:
+        raise PeerDataError(f"the body has exactly the members {', '.join(sorted(members))}")
+    return body
+
+
+def _text(body: dict[str, Any], name: str, longest: int) -> str:
+    value = body[name]
+    if not isinstance(value, str) or not 1 <= len(value.strip()) <= longest or not value.isprintable():
+        raise PeerDataError(f"{name}: text of 1 to {longest} characters")
+    return value.strip()
+
+
+def _change(body: dict[str, Any]) -> Change:
+    if body["decision"] not in (Change.APPROVE.value, Change.REFUSE.value):
+        raise PeerDataError("decision: approve or refuse")
+    return Change(body["decision"])
+
+
+def _json(document: Any) -> Response:
+    return Response(canonical_json(document), content_type="application/json")
+
+
+def _problem(status: int, code: str, message: str) -> Response:
+    """Answer scripts in JSON and people with a page."""
+    if status == 503:
+        g.passkey = None  # The page's head would ask the database again.
+    if request.method == "POST" and request.mimetype == "application/json":
+        return Response(error_body(code, message), status=status, content_type="application/json")
+    g.setdefault("language", "en")
+    g.setdefault("token", "")
+    page = render_template("problem.html", status=status, message=message, pending=0)
+    return Response(page, status=status, content_type="text/html; charset=utf-8")

@@ -345,7 +345,7 @@ def _event(
     }
     if particulars:
         detail["particulars"] = particulars
-    requester = held.operation.requester
+    requester = held.operation.requester if agent != held.operation.requester else ""
     return AuditEvent(
         now, AuditEventType.APPROVAL, agent, peer=requester, outcome=outcome, reason=reason, detail=detail
     )

@@ -142,7 +142,7 @@ def _approvals(database: Database) -> Approvals:
 
 
 def _access(database: Database) -> Access:
-    return Access(database, _server(), _now)
+    return Access(database, _now)
 
 
 def _server() -> str:
@@ -161,7 +161,9 @@ def _database() -> Iterator[Database]:
     file = url.removeprefix("sqlite:///")
     if file != url and not Path(file).exists():
         # Opening it would make an empty one, in which nothing waits.
-        raise ConfigurationError("database", [f"{file} does not exist: name the server's own in {DATABASE_URL}"])
+        raise ConfigurationError(
+            "database", [f"{file} does not exist: start the key server first, or name its database in {DATABASE_URL}"]
+        )
     database = open_database(url, [CHAIN])
     try:
         yield database

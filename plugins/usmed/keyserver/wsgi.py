@@ -125,7 +125,7 @@ def wire(
             database=database,
             store=store,
             approvals=approvals,
-            access=Access(database, settings.id, clock),
+            access=Access(database, clock),
             ceremonies=Ceremonies(settings.id, address, nonces, clock),
             outbox=outbox,
             audit=audit,

@@ -111,11 +111,11 @@ class Outbox:
 
     def __init__(self, database: Database, *, wanted: bool = True) -> None:
         self._database = database
-        self._wanted = wanted
+        self.wanted = wanted
 
     def put_in(self, connection: sa.Connection, notice: Notice, now: datetime) -> None:
         """Queue a notice in the caller's transaction."""
-        if self._wanted:
+        if self.wanted:
             row = {"id": uuid4().hex, "subject": notice.subject, "body": notice.body, "queued": int(now.timestamp())}
             connection.execute(sa.insert(_notice).values(row))
 

@@ -43,9 +43,8 @@ class Passkey:
 class Access:
     """Codes, passkeys and sessions of one key server."""
 
-    def __init__(self, database: Database, server: str, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
         self._database = database
-        self._server = server
         self._clock = clock
 
     def make_code(self, by: str) -> str:
@@ -135,7 +134,7 @@ class Access:
         return _code.c.digest == _digest(code.strip().upper()), _code.c.expires > int(self._clock().timestamp())
 
     def _event(self, now: datetime, agent: str, what: str, **detail: str) -> AuditEvent:
-        return AuditEvent(now, AuditEventType.ADMINISTRATION, agent, peer=self._server, detail={"what": what, **detail})
+        return AuditEvent(now, AuditEventType.ADMINISTRATION, agent, detail={"what": what, **detail})
 
 
 _BAD_CODE = RefusedError(

@@ -22,7 +22,7 @@ from usmed.domain.canonical import canonical_json, parse_json
 from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.region import RegionManifest
 from usmed.domain.ticket import thumbprint
-from usmed.keyserver.approvals import Approvals
+from usmed.keyserver.approvals import UNKNOWN, Approvals
 from usmed.keyserver.console.access import LONGEST_NAME, SESSION_LIFE, Access, Passkey
 from usmed.keyserver.console.ceremonies import Ceremonies
 from usmed.keyserver.console.words import LANGUAGES, translate
@@ -117,7 +117,7 @@ def _add_guard(app: Flask, services: Services) -> None:
             "passkey": g.get("passkey"),
             "csrf": _csrf(g.token) if g.get("passkey") else "",
             "now": now,
-            "pending": services.approvals.counts()[State.PENDING] if g.get("passkey") else 0,
+            "badge": services.approvals.counts()[State.PENDING] if g.get("passkey") else 0,
             "version": __version__,
         }
 
@@ -191,7 +191,7 @@ def _add_pages(app: Flask, services: Services) -> None:
         return render_template(
             "overview.html", manifest=manifest, own=own, public_key=public_key_text(own.key),
             thumbprint=thumbprint(own.key), counts=services.store.counts(), states=approvals.counts(), head=head,
-            waiting=waiting, failure=failure, passkeys=access.passkeys(),
+            mail=services.outbox.wanted, waiting=waiting, failure=failure, passkeys=access.passkeys(),
         )  # fmt: skip
 
     @app.get("/approvals")
@@ -255,9 +255,10 @@ def _add_decisions(app: Flask, services: Services) -> None:
 def _add_refusals(app: Flask, services: Services) -> None:
     def refused(error: Exception) -> Any:
         status, code = (403, error.code) if isinstance(error, RefusedError) else (400, "bad-request")
+        status = 404 if code == UNKNOWN else status
         event = AuditEvent(
             services.clock(), AuditEventType.ADMINISTRATION, g.passkey.name if g.get("passkey") else _remote(),
-            peer=services.server, outcome=Outcome.DENIED, reason=f"{code}: {error}",
+            outcome=Outcome.DENIED, reason=f"{code}: {error}",
             detail={"what": f"{request.method} {request.path}"[:200]},
         )  # fmt: skip
         services.audit.append(event).wait()
@@ -320,5 +321,5 @@ def _problem(status: int, code: str, message: str) -> Response:
         return Response(error_body(code, message), status=status, content_type="application/json")
     g.setdefault("language", "en")
     g.setdefault("token", "")
-    page = render_template("problem.html", status=status, message=message, pending=0)
+    page = render_template("problem.html", status=status, message=message)
     return Response(page, status=status, content_type="text/html; charset=utf-8")

@@ -13,6 +13,7 @@ from usmed.domain.consent import Purpose
 from usmed.domain.errors import RefusedError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.quorum import assemble, read_signature
+from usmed.domain.region import HUB
 from usmed.domain.ticket import EMERGENCY_LIFE, Staff, verify_ticket
 from usmed.domain.ticket_decision import propose
 from usmed.keyserver.approvals import MOST_PENDING, Approvals
@@ -206,6 +207,9 @@ def test_what_is_not_taken(region: KeyRegion) -> None:
         assert answer.status_code == 400
     assert len(events(region, "approval")) == 3
     assert len(events(region, "refused")) == 4
+    for path, document in (("/v1/approvals", {"operation": operation(region).to_json()}), ("/v1/tickets", {})):
+        assert region.send(HUB, "keys-1", path, document).status_code == 403
+    assert len(events(region, "refused")) == 6
     for number in range(MOST_PENDING):
         assert proposed(region, operation(region, nonce=f"nonce-of-operation-{number:04}"))[0] == 200
     assert proposed(region, operation(region, nonce="one-too-many-of-them"))[1]["error"] == "too-many"
@@ -244,13 +248,14 @@ def test_an_approved_rate_is_for_that_many_patients_of_that_hospital_until_then(
     assert signed(region, 4) == "over-rate"
     approvals(region).decide(one.digest, Change.APPROVE, by="test")
     assert proposed(region, one)[1]["state"] == "approved"
+    # Emergencies are another kind.
+    assert [in_emergency(region, number) for number in range(1, 7)] == ["signed"] * 5 + ["over-rate"]
     assert [signed(region, number) for number in range(4, 8)] == ["signed"] * 2 + ["over-rate"] * 2
     # Who was asked for already may be asked for again, and is not counted again.
     assert [signed(region, number) for number in (4, 5, 1)] == ["signed"] * 3
     assert events(region, "decision")[-3]["reason"] == f"signed, approved by {one.digest}"
-    # Another server has approved nothing, and emergencies are another kind.
+    # Another server has approved nothing.
     assert [signed(region, number, "keys-2") for number in range(1, 5)] == ["signed"] * 3 + ["over-rate"]
-    assert [in_emergency(region, number) for number in range(1, 7)] == ["signed"] * 5 + ["over-rate"]
     # What was approved does not come back in the next hour, and did not fill it either: 3 an hour, 5 a day.
     region.clock.advance(3600)
     assert [signed(region, number) for number in range(6, 9)] == ["signed"] * 2 + ["over-rate"]

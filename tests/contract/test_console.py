@@ -11,6 +11,7 @@ from contract.test_approvals import approvals, events, operation, proposed, sign
 from contract.test_key_servers import KeyRegion, region
 from simulators.authenticator import Authenticator
 from usmed.domain.approval import State, short_digest
+from usmed.domain.canonical import sha256_hex
 from usmed.keyserver.console.access import Access
 from usmed.keyserver.console.app import HEADERS
 from usmed.keyserver.console.ceremonies import origin_of
@@ -241,6 +242,7 @@ def test_an_approval_needs_a_fresh_signature_over_the_operation(ana: Administrat
     with region.databases["keys-1"].read() as connection:
         proof = connection.exec_driver_sql("SELECT proof FROM approval").scalar_one()
     assert "clientDataJSON" in proof
+    assert event["detail"]["proof_sha256"] == sha256_hex(proof.encode())
     assert region.audits["keys-1"].verify().unbroken
 
 

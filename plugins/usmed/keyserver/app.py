@@ -62,6 +62,8 @@ def create_app(services: Services) -> Flask:
         def view() -> Response:
             caller = callers(services.region()).get(request.environ[REQUEST_KEY].sender)
             if caller is None:
+                if path in OWN_RECORDS:
+                    _refused(services, f"403 {path}: not one of the {kind}")
                 return _error(403, "forbidden", f"only {kind} of the region are served here")
             if request.mimetype != "application/json":
                 return _error(415, "not-json", "the body must be application/json")

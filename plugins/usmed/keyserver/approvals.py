@@ -3,7 +3,7 @@
 What is approved here holds here only; the requester needs the same from k servers.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +22,7 @@ from usmed.domain.approval import (
     short_digest,
 )
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
-from usmed.domain.canonical import canonical_json, parse_json
+from usmed.domain.canonical import canonical_json, parse_json, sha256_hex
 from usmed.domain.errors import RefusedError
 from usmed.keyserver.store import RecordStore
 from usmed.platform.audit_log import append_in
@@ -34,6 +34,7 @@ MOST_PENDING = 20
 """Operations of one requester that may wait at once: more would bury the one that matters."""
 
 SHOWN = 200
+DIGEST_CHARACTERS = 64
 NONCE_TAKEN, EXPIRED, UNKNOWN = "nonce-taken", "expired", "unknown"
 DECIDED, TOO_MANY, MALFORMED = "decided", "too-many", "malformed"
 
@@ -149,11 +150,14 @@ class Approvals:
         self.expire()
         wanted = name.strip()
         with self._database.read() as connection:
-            rows = connection.execute(sa.select(_approval)).all()
-            found = [one for one in rows if wanted.lower() == one.digest or wanted.upper() == short_digest(one.digest)]
-            if len(found) != 1:
+            digests = [wanted.lower()]
+            if len(wanted) != DIGEST_CHARACTERS:
+                everything = connection.scalars(sa.select(_approval.c.digest)).all()
+                digests = [one for one in everything if short_digest(one) == wanted.upper()]
+            held = self._find(connection, _approval.c.digest == digests[0]) if len(digests) == 1 else None
+            if held is None:
                 raise RefusedError(UNKNOWN, f"there is no one operation {name[:80]!r} on this server")
-            return self._read(connection, found[0])
+            return held
 
     def decide(self, digest: str, change: Change, *, by: str, proof: str = "") -> HeldOperation:
         """Approve or refuse an operation; durable and audited when this returns.
@@ -183,7 +187,9 @@ class Approvals:
                 connection.execute(sa.update(_approval).where(_approval.c.digest == digest).values(values))
                 held = self._find(connection, _approval.c.digest == digest)
                 assert held is not None
-                events.append(_event(held, now, by, state.value, particulars=held.operation.particulars))
+                events.append(
+                    _event(held, now, by, state.value, particulars=held.operation.particulars, proof=proof)
+                )
             append_in(connection, events)
         if refusal is not None:
             raise refusal
@@ -334,7 +340,8 @@ def _event(
     what: str,
     outcome: Outcome = Outcome.SUCCESS,
     reason: str = "",
-    particulars: Mapping[str, str | int] | Sequence[str] = (),
+    particulars: Mapping[str, str | int] | None = None,
+    proof: str = "",
 ) -> AuditEvent:
     detail: dict[str, Any] = {
         "what": what,
@@ -345,6 +352,8 @@ def _event(
     }
     if particulars:
         detail["particulars"] = particulars
+    if proof:
+        detail["proof_sha256"] = sha256_hex(proof.encode("utf-8"))
     requester = held.operation.requester if agent != held.operation.requester else ""
     return AuditEvent(
         now, AuditEventType.APPROVAL, agent, peer=requester, outcome=outcome, reason=reason, detail=detail

@@ -1,5 +1,6 @@
 """Notices by e-mail, with a real mail server over TLS: sent, kept while it is down, never in the clear."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -95,6 +96,21 @@ def test_one_that_is_refused_holds_up_no_other(database: Database, certificate: 
     count, failure = Outbox(database).waiting()
     assert count == 1
     assert "554" in failure
+
+
+def test_a_server_that_refuses_everything_is_left_alone_for_longer_and_longer(
+    database: Database, certificate: Path
+) -> None:
+    put(database, replace(NOTICE, subject="unwanted"))
+    with running_server(certificate, user="usmed", password="parola") as server:
+        server.refuse = "unwanted"
+        postman = Postman(database, settings(certificate, server.port), lambda: NOW, poll_s=0.02)
+        time.sleep(1.5)
+        postman.close()
+    with database.read() as connection:
+        attempts = connection.exec_driver_sql("SELECT attempts FROM notice").scalar_one()
+    # Every 20 ms it would be tried some 70 times.
+    assert 2 <= attempts <= 8
 
 
 WRONG: dict[str, tuple[dict[str, Any], bool, str]] = {

@@ -157,18 +157,19 @@ class Postman:
                 _log.warning("notices are not sent: %s", error)
 
     def _deliver(self) -> bool:
-        """Send what waits; return whether the mail server took anything, or nothing waited."""
+        """Send what waits; return false if the mail server could not be used, or took none of it."""
         with self._database.read() as connection:
             # A notice that the server never takes must not stand before the others.
             ordered = sa.select(_notice).order_by(_notice.c.attempts, _notice.c.queued, _notice.c.id)
             rows = connection.execute(ordered.limit(BATCH)).all()
         if not rows:
             return True
+        sent = 0
         try:
             with self._connected() as connection_to_server:
                 for row in rows:
                     if self._stop.is_set():
-                        return True
+                        break
                     try:
                         connection_to_server.send_message(self._message(row))
                     except smtplib.SMTPServerDisconnected:
@@ -179,10 +180,11 @@ class Postman:
                         connection_to_server.rset()
                         continue
                     self._sent(row)
+                    sent += 1
         except (smtplib.SMTPException, OSError, ValueError) as error:
-            self._failed(rows, error)
+            self._failed(rows[sent:], error)
             return False
-        return True
+        return sent > 0
 
     @contextmanager
     def _connected(self) -> Any:

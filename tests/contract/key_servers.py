@@ -44,12 +44,15 @@ def region_document(keys: dict[str, OKPKey], version: int = 1) -> dict[str, Any]
 
 @dataclass
 class Servers(KeyRegion):
-    """The servers; `sent` lists what they asked each other, `down` who does not answer, `liars` who answers what."""
+    """The servers; `sent` lists what they asked each other, `down` who does not answer, `liars` who answers what,
+    `calls` every path, question, status and answer."""
 
     wired: dict[str, Wired] = field(default_factory=dict)
     urls: dict[str, str] = field(default_factory=dict)
     down: set[str] = field(default_factory=set)
     liars: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
+    encryption: dict[str, OKPKey] = field(default_factory=dict)
+    calls: list[tuple[str, Any, int, Any]] = field(default_factory=list)
     sent: list[tuple[str, str, Any, Any]] = field(default_factory=list)
 
     def current(self) -> RegionManifest:
@@ -64,6 +67,7 @@ class Servers(KeyRegion):
                 raise TransportError(f"{member_id} was not reached")
             answer = self.send(sender, member_id, path, document)
             body = parse_json(answer.data, limit_bytes=limit_bytes)
+            self.calls.append((path, document, answer.status_code, body))
             if answer.status_code != 200:
                 raise RefusedError(body["error"], body["message"])
             if member_id in self.liars:
@@ -75,7 +79,8 @@ class Servers(KeyRegion):
 
     def rewire(self, name: str) -> None:
         """Start a server anew on its database."""
-        settings = KeyServerSettings(name, self.keys[name], rates=RATES)
+        key = self.encryption.setdefault(name, OKPKey.generate_key("X25519", private=True))
+        settings = KeyServerSettings(name, self.keys[name], rates=RATES, encryption_key=key)
         self.wired[name] = wire(
             settings, self.current, self.databases[name], self.audits[name], self.clock, self.post_as(name)
         )

@@ -13,11 +13,15 @@ from openapi_spec_validator import validate
 from contract.key_servers import Servers, running_servers
 from contract.test_key_servers import CNP, LOCAL
 from support.wishes import wish_of
+from usmed.domain.errors import RefusedError
+from usmed.domain.secret_sharing import parse_secret
 from usmed.domain.ticket import parse_ticket
 from usmed.keyserver.app import create_app
 from usmed.keyserver.description import description
 from usmed.keyserver.settings import load_listening, load_settings
 from usmed.keyserver.wsgi import OPEN_PATHS
+from usmed.platform.secret_client import SecretClient
+from usmed.platform.signed_http import Identity
 
 REPOSITORY = Path(__file__).parents[2]
 REFERENCE = (REPOSITORY / "docs/reference/key-server-api.md").read_text("utf-8")
@@ -54,9 +58,15 @@ def exchange_all(servers: Servers) -> list[tuple[str, dict[str, Any], int, Any]]
         done.append((path, question, status, answer.json))
     for _ in range(2):
         servers.ask("keys-2", "keys-1")
-    done += [("/v1/exchange", question, 200, answer) for _, _, question, answer in servers.sent]
-    assert done[-1][1]["seen"] is not None
-    return done
+    assert servers.sent[-1][2]["seen"] is not None
+    shares = SecretClient(
+        Identity("iasi", servers.keys["iasi"]), servers.current, servers.post_as("iasi"), servers.clock
+    )
+    shares.put("research", bytes(32), nodes=["iasi"])
+    shares.share_anew("iasi/research")
+    with pytest.raises(RefusedError):
+        shares.get("iasi/other")
+    return done + servers.calls
 
 
 def test_it_is_valid_openapi_3_1() -> None:
@@ -105,6 +115,7 @@ def test_examples_fit_and_are_accepted(servers: Servers) -> None:
     for name, one in examples:
         check({"$ref": f"#/components/schemas/{name}"}, one)
     parse_ticket(schemas["Ticket"]["examples"][0])
+    parse_secret(schemas["SecretRecord"]["examples"][0])
     for path, name, sender in (
         ("/v1/records", "Records", "iasi"), ("/v1/records/for", "RecordsFor", "iasi"),
         ("/v1/exchange", "ExchangeQuestion", "keys-2"),

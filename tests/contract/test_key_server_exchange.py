@@ -226,15 +226,45 @@ def test_what_could_not_be_taken_is_asked_for_again(new_database_url: Callable[[
 
 
 def test_a_peer_restored_from_a_backup_is_read_anew(servers: Servers) -> None:
-    servers.give("keys-1", records=[servers.record("consent-1", to="iasi"), servers.record("consent-2", to="iasi")])
+    servers.give("keys-1", records=[servers.record(f"consent-{number}", to="iasi") for number in (1, 2, 3)])
     servers.ask("keys-2", "keys-1")
     with servers.databases["keys-1"].write() as connection:
         for table, column in (("consent_record", "id"), ("consent_patient", "id"), ("arrival", "record_id")):
-            connection.execute(sa.text(f"DELETE FROM {table} WHERE {column} = 'consent-2'"))
-    servers.ask("keys-2", "keys-1")
+            connection.execute(sa.text(f"DELETE FROM {table} WHERE {column} <> 'consent-1'"))
+    # In the place of one that was read already.
     servers.give("keys-1", records=[servers.record("consent-4", to="iasi")])
-    servers.ask("keys-2", "keys-1")
-    assert held(servers, "keys-2") == [("consent-1", 1), ("consent-2", 1), ("consent-4", 1)]
+    for _ in range(2):
+        servers.ask("keys-2", "keys-1")
+    assert [id for id, _ in held(servers, "keys-2")] == ["consent-1", "consent-2", "consent-3", "consent-4"]
+
+
+def test_a_peer_whose_log_is_another_one_is_read_anew(servers: Servers) -> None:
+    """An older copy that has caught up has other records in places that were read."""
+    grown(servers)
+    rewrite(servers, "keys-1")
+    with servers.databases["keys-1"].write() as connection:
+        for table, column in (("consent_record", "id"), ("consent_patient", "id"), ("arrival", "record_id")):
+            connection.execute(sa.text(f"DELETE FROM {table} WHERE {column} <> 'consent-0'"))
+    servers.give("keys-1", records=[servers.record(f"consent-{number}") for number in (5, 6)])
+    for _ in range(2):
+        servers.ask("keys-2", "keys-1")
+    assert {"consent-5", "consent-6"} <= {id for id, _ in held(servers, "keys-2")}
+
+
+def test_a_peer_that_fails_half_way_is_read_on_from_there(servers: Servers) -> None:
+    patients = [PatientIdentifier("BACAU", str(number)) for number in range(101)]
+    given = [servers.record(f"consent-{one.value}", one, by="bacau") for one in patients]
+    servers.give("keys-1", records=given[:100])
+    servers.give("keys-1", records=given[100:])
+
+    def fail(answer: Any) -> Any:
+        return answer if answer["position"] == 100 else None
+
+    servers.liars["keys-1"] = fail
+    assert not servers.ask("keys-2", "keys-1")
+    servers.liars.clear()
+    assert servers.ask("keys-2", "keys-1")
+    assert servers.sent[-1][2]["since"] == 100
 
 
 def test_what_was_there_before_has_its_place(new_database_url: Callable[[], str]) -> None:
@@ -369,6 +399,11 @@ def test_an_alarm_lasts_until_it_is_acknowledged(
     assert servers.health("keys-2")["status"] == "ok"
     last = servers.audits["keys-2"].tail(1)[0]
     assert (last["agent"], last["peer"], last["detail"]["what"]) == ("A. Doi", "keys-1", "acknowledged")
+    # keys-1 has acknowledged its own alarm, though others have not: the same is not told again.
+    servers.heads("keys-1").acknowledge(1, by="A. Unu", why="see above", now=servers.clock())
+    servers.ask("keys-3", "keys-1")
+    servers.ask("keys-2", "keys-1")
+    assert servers.health("keys-1")["status"] == "ok"
     # It is believed anew, and the next time is another alarm.
     servers.round()
     assert servers.health("keys-2")["status"] == "ok"

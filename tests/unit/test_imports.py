@@ -14,15 +14,14 @@ ACTORS = sorted(one.name for one in PACKAGE.iterdir() if one.is_dir() and one.na
 
 PURE = {
     "base64", "binascii", "collections", "copy", "dataclasses", "datetime", "enum", "functools", "hashlib",
-    "importlib", "itertools", "json", "math", "re", "struct", "types", "typing", "unicodedata",
-    "urllib",
-    "cryptography", "fido2", "joserfc", "jsonschema", "rfc8785", "stdnum",
+    "importlib", "itertools", "json", "math", "re", "struct", "types", "typing", "unicodedata", "urllib",
+    "Cryptodome", "cryptography", "fido2", "joserfc", "jsonschema", "rfc8785", "stdnum",
 }  # fmt: skip
 """What the domain may use. No I/O, clock, threads or randomness among them, but for what IMPURE names."""
 
 IMPURE = {
     ("datetime", "now"), ("datetime", "utcnow"), ("datetime", "today"), ("date", "today"), ("urllib", "request"),
-    ("OKPKey", "generate_key"),
+    ("OKPKey", "generate_key"), ("Shamir", "split"),
 }  # fmt: skip
 """Names in those modules that read the clock, the network or the randomness of the machine."""
 

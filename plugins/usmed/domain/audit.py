@@ -44,6 +44,7 @@ class AuditEventType(StrEnum):
     APPROVAL = "approval"
     ADMINISTRATION = "administration"
     ALARM = "alarm"
+    SHARE = "share"
 
 
 class Outcome(StrEnum):

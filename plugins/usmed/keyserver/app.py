@@ -18,6 +18,7 @@ from usmed.keyserver.approvals import Approvals
 from usmed.keyserver.description import description_bytes
 from usmed.keyserver.exchange import PATH as EXCHANGE
 from usmed.keyserver.exchange import Exchange
+from usmed.keyserver.secrets import SecretShares
 from usmed.keyserver.tickets import KeyServer
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.log_heads import LogAlarm, describe
@@ -36,6 +37,7 @@ class Services:
     server: KeyServer
     approvals: Approvals
     exchange: Exchange
+    shares: SecretShares
     alarms: Callable[[], list[LogAlarm]]
     audit: AuditLog
     metrics: Metrics
@@ -49,7 +51,7 @@ def create_app(services: Services) -> Flask:
     """Build the WSGI application that serves verified requests."""
     app = Flask(__name__, static_folder=None)
 
-    def post(path: str, members: set[str], handler: Callable[[Hospital, dict[str, Any]], Any]) -> None:
+    def post(path: str, members: set[str], handler: Handler) -> None:
         serve(path, members, handler, lambda region: region.hospitals, "hospitals")
 
     def serve[M: Member](
@@ -109,6 +111,7 @@ def create_app(services: Services) -> Flask:
     approvals = services.approvals
     post("/v1/approvals", {"operation"}, lambda one, body: approvals.propose(one.id, body["operation"]).to_json())
     post("/v1/approvals/state", {"nonce"}, lambda one, body: approvals.state(one.id, body["nonce"]).to_json())
+    _add_secrets(services, post)
     serve(
         EXCHANGE,
         {"since", "seen"},
@@ -117,21 +120,7 @@ def create_app(services: Services) -> Flask:
         "key servers",
     )
 
-    @app.get("/v1/openapi.yaml")
-    def description() -> Response:
-        return Response(description_bytes(), content_type="application/yaml")
-
-    @app.get("/metrics")
-    def metrics() -> Response:
-        return Response(services.metrics.text(), content_type=CONTENT_TYPE)
-
-    @app.get("/health")
-    def health() -> Response:
-        services.audit.head()
-        # Degraded, and still at work: an alarm is a person's business, and no reason to refuse patients' care.
-        reasons = describe(services.alarms())
-        return _json(200, {"status": "degraded" if reasons else "ok", "version": __version__, "reasons": reasons})
-
+    _add_open_pages(app, services)
     app.register_error_handler(RefusedError, lambda error: _error(403, error.code, str(error)))
     app.register_error_handler(PeerDataError, lambda error: _error(400, "bad-request", str(error)))
     app.register_error_handler(
@@ -155,6 +144,49 @@ def create_app(services: Services) -> Flask:
         return response
 
     return app
+
+
+def _add_open_pages(app: Flask, services: Services) -> None:
+    @app.get("/v1/openapi.yaml")
+    def description() -> Response:
+        return Response(description_bytes(), content_type="application/yaml")
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(services.metrics.text(), content_type=CONTENT_TYPE)
+
+    @app.get("/health")
+    def health() -> Response:
+        services.audit.head()
+        # Degraded, and still at work: an alarm is a person's business, and no reason to refuse patients' care.
+        reasons = describe(services.alarms())
+        return _json(200, {"status": "degraded" if reasons else "ok", "version": __version__, "reasons": reasons})
+
+
+type Handler = Callable[[Hospital, dict[str, Any]], Any]
+
+
+def _add_secrets(services: Services, post: Callable[[str, set[str], Handler], None]) -> None:
+    def announce(_sender: Hospital, _body: dict[str, Any]) -> Any:
+        return services.shares.announcement()
+
+    def put(owner: Hospital, body: dict[str, Any]) -> Any:
+        return services.shares.put(owner, body)
+
+    def release(sender: Hospital, body: dict[str, Any]) -> Any:
+        return services.shares.release(sender, body)
+
+    def held(sender: Hospital, _body: dict[str, Any]) -> Any:
+        return services.shares.held(sender)
+
+    def settle(owner: Hospital, body: dict[str, Any]) -> Any:
+        return services.shares.settle(owner, body)
+
+    post("/v1/encryption-key", set(), announce)
+    post("/v1/secrets", {"secret", "share"}, put)
+    post("/v1/secrets/shares", {"id", "to"}, release)
+    post("/v1/secrets/held", set(), held)
+    post("/v1/secrets/settle", {"receipts"}, settle)
 
 
 def _refused(services: Services, reason: str) -> None:

@@ -11,7 +11,12 @@ from usmed.keyserver.commands_administrator import add_administrator_commands
 from usmed.keyserver.settings import DEFAULT_DATABASE_URL, KEY_FILE, PASSPHRASE, passphrase
 from usmed.keyserver.store import CHAIN
 from usmed.platform.environment import DATABASE_URL, setting
-from usmed.platform.keys import generate_encrypted_key, public_key_text
+from usmed.platform.keys import (
+    encryption_key_file,
+    generate_encrypted_key,
+    load_or_make_encryption_key,
+    public_key_text,
+)
 from usmed.platform.log_heads import HeadStore, describe
 from usmed.platform.storage import open_database
 
@@ -26,7 +31,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "key",
         help="make the server's key",
         description=f"Make the key server's key, encrypted under the passphrase in {PASSPHRASE}_FILE or asked for, and"
-        " print its public half, for the region manifest. Never overwrites a file.",
+        " print its public half, for the region manifest. FILE.encryption, made with it, opens the server's shares of"
+        " secrets. Never overwrites a file.",
     )
     key.add_argument("--out", required=True, type=Path, metavar="FILE", help=f"where it goes; then set {KEY_FILE}")
     key.set_defaults(run=_key)
@@ -77,7 +83,10 @@ def _heads() -> Iterator[HeadStore]:
 
 
 def _key(arguments: argparse.Namespace) -> None:
-    print(public_key_text(generate_encrypted_key(arguments.out, passphrase(os.environ))))
+    given = passphrase(os.environ)
+    made = generate_encrypted_key(arguments.out, given)
+    load_or_make_encryption_key(encryption_key_file(arguments.out), given)
+    print(public_key_text(made))
 
 
 def _serve(arguments: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from joserfc.jwk import OKPKey
 
@@ -23,6 +23,7 @@ from usmed.keyserver.store import PeerPosition, RecordStore
 from usmed.keyserver.tickets import MAXIMUM_RECORDS, KeyServer
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.log_heads import HeadStore
+from usmed.platform.signed_http import Post
 
 _log = logging.getLogger(__name__)
 
@@ -36,14 +37,6 @@ DEADLINE_S = 10.0
 LONGEST_WAIT_S = 300.0
 READ_ANEW = timedelta(days=1)
 """How often a peer is read from its beginning: what could not be taken then (a clock, a key) can be now."""
-
-
-class Post(Protocol):
-    """Sends a signed document to a member of the region, returns its signed answer (`SignedClient.post`)."""
-
-    def __call__(self, member_id: str, path: str, document: Any, *, deadline_s: float, limit_bytes: int) -> Any:
-        """Raise TransportError, PeerDataError or RefusedError."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +144,12 @@ class Exchange:
             seen = self._heads.last_seen(peer)
             body = {"since": reached.position, "seen": self._countersigned(*seen) if seen else None}
             page = _page(self._post(peer, PATH, body, deadline_s=DEADLINE_S, limit_bytes=ANSWER_BYTES))
-            self._watch(peer, seen[0] if seen else None, page)
+            alarm = self._watch(peer, seen[0] if seen else None, page)
             problems += self._server.take(peer, *self._store.unknown(page.records, page.enrolments))
-            begun = page.position < reached.position
-            # A peer that has less than before was restored from a backup: what it took since has other positions.
-            position = 0 if begun else page.position
-            if begun or not page.more or position == reached.position:
+            # A peer with less than before, or with another log, is an older copy: what it took since has other places.
+            anew = alarm or page.position < reached.position
+            position = 0 if anew else page.position
+            if anew or not page.more or position == reached.position:
                 self._store.note_peer_position(peer, replace(reached, position=position))
                 break
             reached = replace(reached, position=position)
@@ -168,20 +161,24 @@ class Exchange:
         element = countersign(self._key, witness=self._id, head=head)
         return {"payload": signed["payload"], "signatures": [*signed["signatures"], element]}
 
-    def _watch(self, peer: str, seen: LogHead | None, page: "_Page") -> None:
+    def _watch(self, peer: str, seen: LogHead | None, page: "_Page") -> bool:
+        """Keep the peer's head if its log goes on from what was seen; return whether that raised a new alarm."""
         head = read_head(page.head, self._region().key_server_key, peer)
         if seen is not None and page.then != seen.hash:
-            self._alarm(peer, f"{self._id} {_differs(peer, seen, page.then)}", page.head)
-        elif seen is not None and (head.sequence < seen.sequence or _same_place(head, seen)):
+            return self._alarm(peer, f"{self._id} {_differs(peer, seen, page.then)}", page.head)
+        if seen is not None and (head.sequence < seen.sequence or _same_place(head, seen)):
             text = f"the log of {peer} had {seen.sequence} record(s) and has {head.sequence} now, ending otherwise"
-            self._alarm(peer, text, page.head)
-        elif seen is None or head.sequence > seen.sequence:
+            return self._alarm(peer, text, page.head)
+        if seen is None or head.sequence > seen.sequence:
             self._heads.note_seen(head, page.head, self._clock())
+        return False
 
-    def _alarm(self, server: str, reason: str, presented: Any) -> None:
-        digest = sha256_hex(canonical_json(presented))
-        if self._heads.raise_alarm(server, reason, digest, self._id, self._clock()):
+    def _alarm(self, server: str, reason: str, presented: Any) -> bool:
+        digest = sha256_hex(canonical_json(presented["payload"]))
+        new = self._heads.raise_alarm(server, reason, digest, self._id, self._clock())
+        if new:
             _log.error("alarm: %s", reason)
+        return new
 
     # ---- Now and then ----
 

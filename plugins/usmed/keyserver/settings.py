@@ -1,6 +1,8 @@
 """The key server's settings: read from the environment, all faults reported at once."""
 
 import getpass
+import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -14,9 +16,11 @@ from usmed.domain.errors import ConfigurationError
 from usmed.domain.region import RegionManifest
 from usmed.keyserver.tickets import Rates
 from usmed.platform.environment import DATABASE_URL, REGION_FILE, setting
-from usmed.platform.keys import load_encrypted_key, public_key_text
+from usmed.platform.keys import encryption_key_file, load_encrypted_key, load_or_make_encryption_key, public_key_text
 from usmed.platform.notices import MailServer, mail_server
 from usmed.platform.region_file import load_region
+
+_log = logging.getLogger(__name__)
 
 ID = "USMED_KEYSERVER_ID"
 KEY_FILE = "USMED_PRIVATE_KEY_FILE"
@@ -35,8 +39,9 @@ DEFAULT_DATABASE_URL = "sqlite:///usmed-keyserver.db"
 class KeyServerSettings:
     """What a key server runs with: its id in the region manifest, its key, its limits.
 
-    `exchange_s` is how often it asks each other key server what is new.
-    `console` is the console's address as browsers see it; empty where it is the key server's own in the manifest.
+    `exchange_s` is how often it asks each other key server what is new; `encryption_key` is the X25519 key to which
+    shares of secrets are encrypted, None for a server that holds none; `console` is the console's address as browsers
+    see it, empty where it is the key server's own in the manifest.
     """
 
     id: str
@@ -47,6 +52,7 @@ class KeyServerSettings:
     mail: MailServer | None = None
     exchange_s: int = 20
     console: str = ""
+    encryption_key: OKPKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,8 @@ def load_settings(environ: Mapping[str, str]) -> tuple[KeyServerSettings, Region
             return None
 
     region = attempt(lambda: load_region(path_of(environ, REGION_FILE)))
-    key = attempt(lambda: load_encrypted_key(path_of(environ, KEY_FILE), passphrase(environ)))
+    given = attempt(lambda: passphrase(environ))
+    key = attempt(lambda: load_encrypted_key(path_of(environ, KEY_FILE), given)) if given is not None else None
     url = attempt(lambda: setting(environ, DATABASE_URL, DEFAULT_DATABASE_URL))
     limit = attempt(lambda: _number(environ, MAXIMUM_BODY_BYTES, 1 << 20, 65536, 1 << 26))
     defaults = Rates()
@@ -98,16 +105,19 @@ def load_settings(environ: Mapping[str, str]) -> tuple[KeyServerSettings, Region
         problems.append(f"{ID}: there is no key server {id!r} in {environ[REGION_FILE]}")
     elif region and key and public_key_text(region.key_servers[id].key) != public_key_text(key):
         problems.append(f"{KEY_FILE}: its public key {public_key_text(key)} is not the one of {id!r} in the region")
-    if problems or not region or not key or not url or not limit or not per_hour or not per_day or not exchange:
+    if problems or not region or not key or given is None or not url:
+        raise ConfigurationError("settings of the key server", problems)
+    if not limit or not per_hour or not per_day or not exchange:
         raise ConfigurationError("settings of the key server", problems)
     assert emergencies_per_hour is not None
     assert emergencies_per_day is not None
+    # Last, when everything else is right: the first start makes it.
+    encryption_key = _encryption_key(path_of(environ, KEY_FILE), given)
     rates = Rates(per_hour, per_day, emergencies_per_hour, emergencies_per_day)
-    return (
-        KeyServerSettings(id, key, limit, rates, mail=mail, exchange_s=exchange, console=console or ""),
-        region,
-        url,
+    read = KeyServerSettings(
+        id, key, limit, rates, mail=mail, exchange_s=exchange, encryption_key=encryption_key, console=console or ""
     )
+    return read, region, url
 
 
 def load_listening(environ: Mapping[str, str]) -> Listening:
@@ -152,6 +162,14 @@ def passphrase(environ: Mapping[str, str]) -> str:
     if not sys.stdin.isatty():
         raise ConfigurationError("environment", [f"{PASSPHRASE}_FILE is not set, and there is no terminal to ask at"])
     return getpass.getpass("Passphrase of the key server's key: ")
+
+
+def _encryption_key(signing_key: Path, given: str) -> OKPKey | None:
+    beside = encryption_key_file(signing_key)
+    if not beside.exists() and not os.access(beside.parent, os.W_OK):
+        _log.warning("%s is missing and cannot be made: this key server holds no shares of secrets", beside)
+        return None
+    return load_or_make_encryption_key(beside, given)
 
 
 def path_of(environ: Mapping[str, str], name: str) -> Path:

@@ -17,8 +17,9 @@ from usmed.keyserver.console.access import Access
 from usmed.keyserver.console.app import Services as ConsoleServices
 from usmed.keyserver.console.app import create_console
 from usmed.keyserver.console.ceremonies import Ceremonies
-from usmed.keyserver.exchange import Exchange, Post
+from usmed.keyserver.exchange import Exchange
 from usmed.keyserver.metrics import describe_server
+from usmed.keyserver.secrets import SecretShares
 from usmed.keyserver.settings import KeyServerSettings
 from usmed.keyserver.store import RecordStore
 from usmed.keyserver.tickets import KeyServer
@@ -27,7 +28,7 @@ from usmed.platform.log_heads import HeadStore
 from usmed.platform.metrics import Metrics, counting
 from usmed.platform.nonces import NonceStore
 from usmed.platform.notices import Outbox
-from usmed.platform.signed_http import Identity, SignedGuard
+from usmed.platform.signed_http import Identity, Post, SignedGuard
 from usmed.platform.storage import Database
 from usmed.platform.unavailable import while_storage_answers
 
@@ -98,8 +99,16 @@ def wire(
     )
     metrics = Metrics()
     requests, decisions = describe_server(metrics, exchange=exchange, alarms=heads.alarms, audit=audit)
+    shares = SecretShares(
+        id=settings.id,
+        key=settings.key,
+        encryption_key=settings.encryption_key,
+        region=region,
+        database=database,
+        clock=clock,
+    )
     services = Services(
-        server, approvals, exchange, heads.alarms, audit, metrics, decisions, region, clock, settings.limit_bytes
+        server, approvals, exchange, shares, heads.alarms, audit, metrics, decisions, region, clock, settings.limit_bytes
     )
     app = create_app(services)
     routes = frozenset(rule.rule for rule in app.url_map.iter_rules())

@@ -10,6 +10,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.x509.oid import NameOID
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
@@ -51,6 +52,37 @@ def load_encrypted_key(path: Path, passphrase: str) -> OKPKey:
     Raises:
         ConfigurationError: unreadable, not encrypted, another passphrase, or not such a key.
     """
+    key = _open(path, passphrase)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigurationError(str(path), ["is not a private Ed25519 key"])
+    return _as_jwk(key)
+
+
+def encryption_key_file(signing_key: Path) -> Path:
+    """Return where the encryption key lies that belongs to a signing key: beside it."""
+    return signing_key.with_name(signing_key.name + ".encryption")
+
+
+def load_or_make_encryption_key(path: Path, passphrase: str) -> OKPKey:
+    """Return the private X25519 key in `path`, encrypted under a passphrase; it is made if the file is missing.
+
+    Raises:
+        ConfigurationError: unreadable, another passphrase, not such a key, or it cannot be written.
+    """
+    if not path.exists():
+        made = X25519PrivateKey.generate()
+        encryption = serialization.BestAvailableEncryption(passphrase.encode("utf-8"))
+        _write_secret(
+            path, made.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+        )
+        return _as_jwk(made)
+    key = _open(path, passphrase)
+    if not isinstance(key, X25519PrivateKey):
+        raise ConfigurationError(str(path), ["is not a private X25519 key"])
+    return _as_jwk(key)
+
+
+def _open(path: Path, passphrase: str) -> object:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -58,15 +90,12 @@ def load_encrypted_key(path: Path, passphrase: str) -> OKPKey:
     if b"ENCRYPTED PRIVATE KEY" not in data:
         raise ConfigurationError(str(path), ["is not an encrypted PEM private key"])
     try:
-        key = serialization.load_pem_private_key(data, passphrase.encode("utf-8"))
+        return serialization.load_pem_private_key(data, passphrase.encode("utf-8"))
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ConfigurationError(str(path), ["cannot be opened with this passphrase"]) from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigurationError(str(path), ["is not a private Ed25519 key"])
-    return _as_jwk(key)
 
 
-def _as_jwk(key: Ed25519PrivateKey) -> OKPKey:
+def _as_jwk(key: Ed25519PrivateKey | X25519PrivateKey) -> OKPKey:
     plain = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

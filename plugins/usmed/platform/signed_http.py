@@ -61,6 +61,14 @@ class Nonces(Protocol):
         ...
 
 
+class Post(Protocol):
+    """Sends a signed document to a member of the region, returns its signed answer: what `SignedClient.post` does."""
+
+    def __call__(self, member_id: str, path: str, document: Any, *, deadline_s: float, limit_bytes: int) -> Any:
+        """Raise TransportError, PeerDataError or RefusedError as `SignedClient.post`."""
+        ...
+
+
 class SignedClient:
     """Sends signed requests to members of the region and accepts only answers that they signed.
 

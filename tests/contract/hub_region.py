@@ -19,6 +19,8 @@ from usmed.hub.tables import CHAIN
 from usmed.hub.wsgi import build
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.keys import public_key_text
+from usmed.platform.region_file import RegionFile
+from usmed.platform.region_store import RegionStore
 from usmed.platform.storage import Database, open_database
 
 CNP = "1630615123457"
@@ -145,9 +147,10 @@ def running_region(database_url: str) -> Iterator[Region]:
     clock = Clock()
     database = open_database(database_url, [CHAIN])
     audit = AuditLog(database)
-    settings = HubSettings(database_url, manifest, keys[HUB], LIMIT_BYTES)
+    file = RegionFile(manifest)
+    settings = HubSettings(database_url, file, keys[HUB], LIMIT_BYTES)
     registry = Registry(database, lambda: manifest, clock)
-    client = Client(build(settings, database, audit, clock))
+    client = Client(build(settings, database, audit, clock, RegionStore(database, audit, clock, agent=HUB, file=file)))
     try:
         yield Region(manifest, keys, clock, database, audit, registry, client)
     finally:

@@ -11,7 +11,7 @@ from contract.hub_region import CNP, Region, study
 from usmed.domain.canonical import canonical_json
 from usmed.hub.app import create_app
 from usmed.hub.description import description
-from usmed.hub.wsgi import OPEN_PATHS
+from usmed.hub.wsgi import OPEN_PATHS, OPEN_POSTS
 
 DOCS = Path(__file__).parents[2] / "docs/reference/hub-api.md"
 
@@ -30,8 +30,9 @@ def test_its_operations_are_the_routes() -> None:
     }
     described = {(path, method) for path, item in description()["paths"].items() for method in item}
     assert routes == described
-    unsigned = {path for path, item in description()["paths"].items() if item.get("get", {}).get("security") == []}
-    assert unsigned == OPEN_PATHS
+    for method, open_paths in (("get", OPEN_PATHS), ("post", OPEN_POSTS)):
+        items = description()["paths"].items()
+        assert {path for path, item in items if item.get(method, {}).get("security") == []} == open_paths
 
 
 def test_it_is_served_as_it_is(region: Region) -> None:
@@ -49,6 +50,9 @@ def test_answers_have_the_described_form(region: Region) -> None:
         ("iasi", "/v1/consents/for", {"identifiers": [{"issuer": "RO-CNP", "value": CNP}]}, 200),
         ("iasi", "/v1/consents/changes", {"since": 0}, 200),
         ("iasi", "/v1/consents/changes", {"since": -1}, 400),
+        ("iasi", "/v1/region/after", {"version": 0}, 200),
+        ("hub", "/v1/region/after", {"version": 0}, 200),
+        ("iasi", "/v1/region/after", {}, 400),
         ("hub", "/v1/consents/changes", {"since": 0}, 403),
     ]
     given = region.permit("RO-CNP", CNP)

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from joserfc.jwk import OKPKey
 from werkzeug.test import Client, TestResponse
 
 from contract.hub_region import Clock, consent
 from support.wishes import wish_of
+from support.signed_region import sign_region
 from usmed.domain.canonical import canonical_json
 from usmed.domain.consent import Purpose
 from usmed.domain.consent_record import (
@@ -360,26 +360,28 @@ def installed(tmp_path: Path, database_url: str) -> Installed:
     environment = {
         "PATH": os.environ["PATH"], "PYTHONPATH": str(PLUGINS), "LC_ALL": "C.UTF-8", "USMED_DATABASE_URL": database_url,
         "USMED_PASSPHRASE_FILE": str(tmp_path / "passphrase"), "USMED_KEYSERVER_ID": "keys-1",
-        "USMED_PRIVATE_KEY_FILE": str(tmp_path / "key.pem"), "USMED_REGION_FILE": str(tmp_path / "region.yaml"),
+        "USMED_PRIVATE_KEY_FILE": str(tmp_path / "key.pem"), "USMED_REGION_FILE": str(tmp_path / "region.json"),
         "USMED_TLS_CERTIFICATE_FILE": str(tmp_path / "tls.pem"),
         "USMED_TLS_PRIVATE_KEY_FILE": str(tmp_path / "tls.pem.key"), "USMED_LISTEN_ADDRESS": "127.0.0.1",
     }  # fmt: skip
     one = Installed(tmp_path, environment)
     made = one("keyserver", "key", "--out", tmp_path / "key.pem")
     assert made.returncode == 0, made.stderr
-    others = [public_key_text(OKPKey.generate_key("Ed25519", private=True)) for _ in range(3)]
+    others = [public_key_text(OKPKey.generate_key("Ed25519", private=True)) for _ in range(2)]
+    administrator = OKPKey.generate_key("Ed25519", private=True)
     manifest = {
-        "version": 1, "region": "moldova", "name": "Moldova", "issued": "2026-11-21T10:00:00Z", "threshold": 1,
+        "version": 1, "region": "moldova", "name": "Moldova", "issued": "2026-11-21T10:00:00Z",
+        "expires": "2096-11-21T10:00:00Z", "threshold": 1,
         "hub": {"address": "https://localhost:8443", "public_key": others[0]},
         "hospitals": [
             {"id": "iasi", "name": "Iași", "address": "https://iasi:8043", "public_key": others[1], "issuers": ["A"]}
         ],
         "key_servers": [
             {"id": "keys-1", "name": "Chei 1", "address": "https://localhost:8044", "public_key": made.stdout.strip(),
-             "administrator": {"name": "A. Unu", "public_key": others[2]}}
+             "administrator": {"name": "A. Unu", "public_key": public_key_text(administrator)}}
         ],
     }  # fmt: skip
-    (tmp_path / "region.yaml").write_text(yaml.safe_dump(manifest, allow_unicode=True), "utf-8")
+    (tmp_path / "region.json").write_bytes(sign_region(manifest, {"keys-1": administrator}))
     assert one("keys", "certificate", "--host", "localhost", "--out", tmp_path / "tls.pem").returncode == 0
     return one
 
@@ -434,5 +436,5 @@ def test_it_serves_over_tls_and_stops_on_sigterm(installed: Installed) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     events = [json.loads(one) for one in installed("audit", "tail").stdout.splitlines()]
-    assert [one["detail"]["what"] for one in events] == ["started", "stopped"]
+    assert [one["detail"]["what"] for one in events] == ["region manifest", "started", "stopped"]
     assert "unbroken" in installed("audit", "verify").stdout

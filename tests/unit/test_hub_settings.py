@@ -33,7 +33,7 @@ def test_what_is_not_given_has_a_default(environ: dict[str, str]) -> None:
     settings = load_settings(environ)
     assert settings.database_url == "sqlite:///usmed-hub.db"
     assert settings.limit_bytes == DEFAULT_BODY_BYTES
-    assert list(settings.region.hospitals) == ["a"]
+    assert list(settings.region.manifest.hospitals) == ["a"]
 
 
 def test_a_secret_may_be_in_a_file(environ: dict[str, str], tmp_path: Path) -> None:

@@ -83,6 +83,10 @@ class RegionManifest:
     key_servers: Mapping[str, KeyServer] = field(default_factory=dict)
     threshold: int = 0
 
+    def is_expired(self, now: datetime) -> bool:
+        """Tell whether it is over at `now` (aware UTC): then no ticket is signed, nothing is released on its word."""
+        return self.expires is not None and self.expires <= now
+
     def member(self, member_id: str) -> Member | None:
         """Return the hub, a hospital or a key server; None for anybody else."""
         if member_id == HUB:

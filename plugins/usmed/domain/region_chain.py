@@ -5,6 +5,7 @@ administrators of the version before it and of its own, so that neither a minori
 change the region; rollback and freeze are refused. The first version is believed because somebody put it there.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -44,19 +45,65 @@ def accept(signed: Any, source: str, trusted: TrustedRegion | None, now: datetim
         PeerDataError: not such a document.
         ConfigurationError: a faulty manifest, with every fault and its path.
     """
+    followed = follow(signed, source, trusted)
+    _check_end(followed.manifest, source, now)
+    return followed
+
+
+def accept_chain(
+    versions: Sequence[Any], source: str, trusted: TrustedRegion | None, now: datetime
+) -> list[TrustedRegion]:
+    """Return the regions of signed manifests of which each follows the one before it, the first the trusted one.
+
+    Whoever was away for long has to pass versions that expired meanwhile; only the last must not have (TUF, §5.3.10).
+
+    Raises:
+        As `accept`; then none of them is believed.
+    """
+    chain: list[TrustedRegion] = []
+    for one in versions:
+        chain.append(follow(one, source, chain[-1] if chain else trusted))
+    if chain:
+        _check_end(chain[-1].manifest, source, now)
+    return chain
+
+
+def follow(signed: Any, source: str, trusted: TrustedRegion | None) -> TrustedRegion:
+    """Do what `accept` does, whether or not the manifest has expired: a version in between, or the first one.
+
+    Where the first one stands expired is no harm before newer ones are asked for (TUF, §5.2).
+
+    Raises:
+        As `accept`, but for a manifest that has expired.
+    """
     # Read before it is verified, to learn the keys; nothing of it is believed until the signatures are.
     unverified = verify_quorum(signed, lambda _: None, threshold=1, limit_bytes=LIMIT_BYTES)
     digest = sha256_hex(unverified.payload)
     manifest = parse_region(unverified.document, source)
     if not manifest.key_servers:
         raise ManifestRefusedError(f"{source}: a signed manifest names key servers, whose administrators sign it")
-    require(_signatures(signed, manifest), f"{source}: the region manifest, version {manifest.version},")
-    if manifest.expires is None or manifest.expires <= now:
+    require(signatures(signed, manifest), f"{source}: the region manifest, version {manifest.version},")
+    if manifest.expires is None:
         # A region that is kept from learning of a new manifest would never learn that somebody was removed.
-        raise ManifestRefusedError(f"{source}: the region manifest, version {manifest.version}, {_end(manifest)}")
+        raise ManifestRefusedError(f"{source}: the region manifest, version {manifest.version}, has no end ($.expires)")
     if trusted is not None and digest != trusted.digest:
         _check_succession(signed, source, manifest, trusted.manifest)
     return TrustedRegion(manifest, digest)
+
+
+def signatures(signed: Any, judges: RegionManifest) -> Quorum:
+    """Return which administrators of `judges` have signed a manifest, and how many more have to.
+
+    Raises:
+        PeerDataError: not such a document.
+    """
+    return verify_quorum(signed, judges.administrator_key, threshold=judges.threshold, limit_bytes=LIMIT_BYTES)
+
+
+def _check_end(manifest: RegionManifest, source: str, now: datetime) -> None:
+    if manifest.is_expired(now):
+        end = f"{manifest.expires:%Y-%m-%d %H:%M} UTC"
+        raise ManifestRefusedError(f"{source}: the region manifest, version {manifest.version}, expired at {end}")
 
 
 def _check_succession(signed: Any, source: str, manifest: RegionManifest, before: RegionManifest) -> None:
@@ -67,15 +114,7 @@ def _check_succession(signed: Any, source: str, manifest: RegionManifest, before
             f"{source}: version {manifest.version} cannot follow version {before.version}, every version is needed"
         )
     require(
-        _signatures(signed, before),
+        signatures(signed, before),
         f"{source}: the region manifest, version {manifest.version}, as the administrators of version {before.version}"
         " see it,",
     )
-
-
-def _signatures(signed: Any, judges: RegionManifest) -> Quorum:
-    return verify_quorum(signed, judges.administrator_key, threshold=judges.threshold, limit_bytes=LIMIT_BYTES)
-
-
-def _end(manifest: RegionManifest) -> str:
-    return f"expired at {manifest.expires:%Y-%m-%d %H:%M} UTC" if manifest.expires else "has no end ($.expires)"

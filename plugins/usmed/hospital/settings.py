@@ -71,6 +71,7 @@ class HubSettings:
     ReconcileSeconds: float = 900.0
     ConsentSeconds: float = 5.0
     ConsentMaximumAgeSeconds: float = 3600.0
+    RegionSeconds: float = 30.0
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ _MINIMA = {
     "Pull.WaitSeconds": 1,
     "Retention.SweepSeconds": 1,
     "Hub.ReconcileSeconds": 1,
+    "Hub.RegionSeconds": 1,
 }
 _MAXIMA = {"Federation.Port": 65535, "Lookup.DeadlineSeconds": 60, "Pull.Connections": 16}
 

@@ -40,7 +40,9 @@ from usmed.hospital.transfer import Transfer
 from usmed.platform.audit_log import AUDIT_THREAD, AuditLog
 from usmed.platform.keys import load_private_key, public_key_text
 from usmed.platform.nonces import NonceStore
-from usmed.platform.region_file import load_region
+from usmed.platform.region_file import read_region
+from usmed.platform.region_store import RegionStore, starting_region
+from usmed.platform.region_watch import RegionWatcher, ask_hub
 from usmed.platform.signed_http import Identity, SignedClient, SignedGuard
 from usmed.platform.storage import Database, open_database
 
@@ -58,7 +60,8 @@ class Node:
     """A node of a region, put together but not started."""
 
     settings: Settings
-    region: RegionManifest
+    regions: RegionStore
+    region_watcher: RegionWatcher
     naming: Naming
     database: Database
     audit: AuditLog
@@ -84,11 +87,13 @@ class Node:
         self.fetch.start()
         self.arrivals.start()
         self.desk.start()
+        self.region_watcher.start()
 
     def stop(self) -> None:
         """Stop, losing nothing: what was begun is on disk. Nobody waits any more for another hospital."""
         self.pulls.stop()
         self.desk.stop()
+        self.region_watcher.stop()
         self.client.close()
         self.arrivals.stop()
         self.fetch.stop()
@@ -103,7 +108,7 @@ class Node:
 
     def hospital_name(self, hospital_id: str) -> str:
         """Return a hospital's name for people."""
-        hospital = self.region.hospitals.get(hospital_id)
+        hospital = self.regions.current().hospitals.get(hospital_id)
         return hospital.name if hospital else hospital_id
 
 
@@ -118,16 +123,16 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
     Raises:
         ConfigurationError: the region manifest, the key or the database do not fit.
     """
-    region, own, key = _membership(settings)
+    url = settings.DatabaseUrl or f"sqlite:///{storage_directory / 'usmed.db'}"
+    region_file = read_region(Path(settings.RegionFile))
+    region, own, key = _membership(settings, starting_region(url, region_file))
     naming = Naming(own.issuers[0], region.national_number)
     identity = Identity(own.id, key)
-    database = open_database(settings.DatabaseUrl or f"sqlite:///{storage_directory / 'usmed.db'}", [CHAIN])
+    database = open_database(url, [CHAIN])
     audit = AuditLog(database)
+    regions = RegionStore(database, audit, utc_now, agent=own.id, file=region_file)
+    region_now = regions.current
     cache, store = AnswerCache(database), PullStore(database)
-
-    def region_now() -> RegionManifest:
-        return region
-
     client = SignedClient(identity, region_now, utc_now)
     circuit = Circuit(settings.Lookup.CircuitSeconds, time.monotonic)
     # Its own switch: consents have to be known even while lookups leave the hub alone, so it is tried more often.
@@ -267,7 +272,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
     )
 
     def name_of(hospital_id: str) -> str:
-        hospital = region.hospitals.get(hospital_id)
+        hospital = region_now().hospitals.get(hospital_id)
         return hospital.name if hospital else hospital_id
 
     def refused(remote: str, sender: str, reason: str) -> None:
@@ -309,7 +314,13 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
     )
     return Node(
         settings=settings,
-        region=region,
+        regions=regions,
+        region_watcher=RegionWatcher(
+            regions,
+            Path(settings.RegionFile),
+            {"the hub": ask_hub(client)},
+            poll_s=settings.Hub.RegionSeconds,
+        ),
         naming=naming,
         database=database,
         audit=audit,
@@ -335,13 +346,12 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
     )
 
 
-def _membership(settings: Settings) -> tuple[RegionManifest, Hospital, OKPKey]:
+def _membership(settings: Settings, region: RegionManifest) -> tuple[RegionManifest, Hospital, OKPKey]:
     """Return the region, this hospital in it, and its private key.
 
     Raises:
         ConfigurationError: they do not fit together.
     """
-    region = load_region(Path(settings.RegionFile))
     key = load_private_key(Path(settings.PrivateKeyFile))
     own = region.hospitals.get(settings.Hospital)
     problems = [

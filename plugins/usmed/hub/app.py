@@ -1,5 +1,6 @@
 """The hub's HTTP interface: what `openapi.yaml` describes. The signature guard stands in front of it."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,21 +13,28 @@ from usmed import __version__
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.canonical import canonical_json, parse_json
 from usmed.domain.consent import Purpose
-from usmed.domain.errors import PeerDataError
+from usmed.domain.errors import ConfigurationError, PeerDataError
 from usmed.domain.identifiers import PatientIdentifier
-from usmed.domain.region import Hospital, RegionManifest
+from usmed.domain.region import Hospital, Member
 from usmed.domain.study_record import parse_identifier
 from usmed.hub.description import InvalidRequestError, check, description_bytes
 from usmed.hub.locator import FeedResult, Locator
 from usmed.hub.registry import Registry
 from usmed.hub.resolve import Question, Resolver
 from usmed.platform.audit_log import AuditLog
+from usmed.platform.region_store import RegionStore
 from usmed.platform.signed_http import REQUEST_KEY, error_body
 from usmed.platform.storage import Database, StorageError
+
+PUBLISHED_BYTES = 4 << 20
 
 
 class NotAHospitalError(PeerDataError):
     """The request is properly signed, by a member of the region that has no business here."""
+
+
+class NotJsonError(PeerDataError):
+    """The body is of another content type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +46,7 @@ class Services:
     locator: Locator
     registry: Registry
     resolver: Resolver
-    region: Callable[[], RegionManifest]
+    regions: RegionStore
     clock: Callable[[], datetime]
     limit_bytes: int
 
@@ -50,11 +58,7 @@ def create_app(services: Services) -> Flask:
     def post(path: str, schema: str, handler: Callable[[Services, Hospital, dict[str, Any]], Any]) -> None:
         def view() -> Response:
             hospital = _caller(services)
-            if request.mimetype != "application/json":
-                return _error(415, "not-json", "the body must be application/json")
-            body = parse_json(request.get_data(cache=False), limit_bytes=services.limit_bytes)
-            check(schema, body)
-            return _json(200, handler(services, hospital, body))
+            return _json(200, handler(services, hospital, _checked(schema, services.limit_bytes)))
 
         app.add_url_rule(path, endpoint=path, view_func=view, methods=["POST"])
 
@@ -66,6 +70,28 @@ def create_app(services: Services) -> Flask:
     post("/v1/consents/changes", "ChangesRequest", _consent_changes)
     post("/v1/consents/records", "RecordsRequest", _consent_records)
 
+    publishing = threading.Lock()
+
+    @app.post("/v1/region/publish")
+    def publish() -> Response:
+        body = _checked("PublishRequest", PUBLISHED_BYTES)
+        # Anybody may call this, and signatures over a megabyte take time: one at once.
+        if not publishing.acquire(blocking=False):
+            return _error(429, "busy", "another region manifest is being checked; try again in a moment")
+        try:
+            services.regions.take(body["versions"], "published at the hub")
+        except ConfigurationError as error:
+            return _error(400, "bad-request", "the region manifest has faults", list(error.problems)[:50])
+        finally:
+            publishing.release()
+        return _json(200, {"version": services.regions.current().version})
+
+    @app.post("/v1/region/after")
+    def after() -> Response:
+        _member(services)
+        body = _checked("AfterRequest", services.limit_bytes)
+        return _json(200, {"versions": services.regions.after(body["version"])})
+
     @app.get("/v1/openapi.yaml")
     def description() -> Response:
         return Response(description_bytes(), content_type="application/yaml")
@@ -76,6 +102,7 @@ def create_app(services: Services) -> Flask:
         return _json(200, {"status": "ok", "version": __version__})
 
     app.register_error_handler(InvalidRequestError, lambda error: _error(400, "bad-request", str(error), error.faults))
+    app.register_error_handler(NotJsonError, lambda error: _error(415, "not-json", str(error)))
     app.register_error_handler(NotAHospitalError, lambda error: _error(403, "forbidden", str(error)))
     app.register_error_handler(PeerDataError, lambda error: _error(400, "bad-request", str(error)))
     app.register_error_handler(
@@ -157,10 +184,32 @@ def _consent_changes(services: Services, hospital: Hospital, body: dict[str, Any
 
 
 def _caller(services: Services) -> Hospital:
-    hospital = services.region().hospitals.get(request.environ[REQUEST_KEY].sender)
+    hospital = services.regions.current().hospitals.get(request.environ[REQUEST_KEY].sender)
     if hospital is None:
         raise NotAHospitalError("only hospitals of the region are served")
     return hospital
+
+
+def _member(services: Services) -> Member:
+    """Return the member of the region that asks: a hospital or a key server."""
+    member = services.regions.current().member(request.environ[REQUEST_KEY].sender)
+    if member is None:
+        # It was removed since the guard looked.
+        raise NotAHospitalError("only members of the region are served")
+    return member
+
+
+def _checked(schema: str, limit_bytes: int) -> dict[str, Any]:
+    """Return the body of the request if it is what the schema says.
+
+    Raises:
+        NotJsonError, InvalidRequestError, PeerDataError: it is not.
+    """
+    if request.mimetype != "application/json":
+        raise NotJsonError("the body must be application/json")
+    body: dict[str, Any] = parse_json(request.get_data(cache=False), limit_bytes=limit_bytes)
+    check(schema, body)
+    return body
 
 
 def _feed_answer(result: FeedResult) -> Any:

@@ -21,6 +21,7 @@ from usmed.hub.registry import Registry
 from usmed.hub.serve import serve
 from usmed.hub.settings import database_url, region_of
 from usmed.hub.tables import CHAIN
+from usmed.platform.region_store import believed_region
 from usmed.platform.storage import Database, open_database
 
 LIMIT_BYTES = 1 << 20
@@ -84,8 +85,9 @@ def _database() -> Iterator[Database]:
 
 @contextmanager
 def _registry() -> Iterator[Registry]:
-    region = region_of(os.environ)
+    file = region_of(os.environ)
     with _database() as database:
+        region = believed_region(database, file)
         yield Registry(database, lambda: region, lambda: datetime.now(UTC))
 
 

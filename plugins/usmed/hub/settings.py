@@ -7,10 +7,10 @@ from pathlib import Path
 from joserfc.jwk import OKPKey
 
 from usmed.domain.errors import ConfigurationError
-from usmed.domain.region import RegionManifest
 from usmed.platform.environment import DATABASE_URL, REGION_FILE, setting
 from usmed.platform.keys import load_private_key, public_key_text
-from usmed.platform.region_file import load_region
+from usmed.platform.region_file import RegionFile, read_region
+from usmed.platform.region_store import starting_region
 
 PRIVATE_KEY_FILE = "USMED_PRIVATE_KEY_FILE"
 MAXIMUM_BODY_BYTES = "USMED_MAXIMUM_BODY_BYTES"
@@ -24,7 +24,7 @@ class HubSettings:
     """What the hub runs with."""
 
     database_url: str
-    region: RegionManifest
+    region: RegionFile
     key: OKPKey
     limit_bytes: int
 
@@ -48,7 +48,7 @@ def load_settings(environ: Mapping[str, str]) -> HubSettings:
     region = attempt(lambda: region_of(environ))
     key = attempt(lambda: load_private_key(_path(environ, PRIVATE_KEY_FILE)))
     limit = attempt(lambda: _limit(environ))
-    if region and key and public_key_text(region.hub.key) != public_key_text(key):
+    if url and region and key and public_key_text(starting_region(url, region).hub.key) != public_key_text(key):
         problems.append(f"{PRIVATE_KEY_FILE}: its public key {public_key_text(key)} is not the region's hub's")
     if problems or not url or not region or not key or not limit:
         raise ConfigurationError("settings of the hub", problems)
@@ -60,13 +60,13 @@ def database_url(environ: Mapping[str, str]) -> str:
     return setting(environ, DATABASE_URL, DEFAULT_DATABASE_URL)
 
 
-def region_of(environ: Mapping[str, str]) -> RegionManifest:
+def region_of(environ: Mapping[str, str]) -> RegionFile:
     """Return the region manifest that the environment names.
 
     Raises:
         ConfigurationError: none is named, or it is wrong.
     """
-    return load_region(_path(environ, REGION_FILE))
+    return read_region(_path(environ, REGION_FILE))
 
 
 def _path(environ: Mapping[str, str], name: str) -> Path:

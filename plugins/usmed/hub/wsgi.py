@@ -4,11 +4,12 @@ import atexit
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from wsgiref.types import WSGIApplication
 
 from usmed import __version__
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
-from usmed.domain.region import HUB, RegionManifest
+from usmed.domain.region import HUB
 from usmed.hub.app import Services, create_app
 from usmed.hub.locator import Locator
 from usmed.hub.registry import Registry
@@ -16,12 +17,19 @@ from usmed.hub.resolve import Resolver
 from usmed.hub.settings import HubSettings, load_settings
 from usmed.hub.tables import CHAIN
 from usmed.platform.audit_log import AuditLog
+from usmed.platform.environment import REGION_FILE
 from usmed.platform.nonces import NonceStore
+from usmed.platform.region_store import RegionStore
+from usmed.platform.region_watch import RegionWatcher
 from usmed.platform.signed_http import Identity, SignedGuard
 from usmed.platform.storage import Database, open_database
 from usmed.platform.unavailable import while_storage_answers
 
 OPEN_PATHS = frozenset({"/health", "/v1/openapi.yaml"})
+OPEN_POSTS = frozenset({"/v1/region/publish"})
+"""What is published carries its own authorization: signatures of the region's administrators."""
+
+STOP_S = 3.0
 
 
 def create_application() -> WSGIApplication:
@@ -38,23 +46,31 @@ def create_application() -> WSGIApplication:
     def clock() -> datetime:
         return datetime.now(UTC)
 
+    regions = RegionStore(database, audit, clock, agent=HUB, file=settings.region)
+    watcher = RegionWatcher(regions, Path(os.environ[REGION_FILE]), {})
+
     def stop() -> None:
+        watcher.stop(STOP_S)
         _note(audit, clock(), "stopped")
         audit.close()
         database.close()
 
-    application = build(settings, database, audit, clock)
+    application = build(settings, database, audit, clock, regions)
     _note(audit, clock(), "started")
+    watcher.start()
     atexit.register(stop)
     return application
 
 
-def build(settings: HubSettings, database: Database, audit: AuditLog, clock: Callable[[], datetime]) -> WSGIApplication:
+def build(
+    settings: HubSettings,
+    database: Database,
+    audit: AuditLog,
+    clock: Callable[[], datetime],
+    regions: RegionStore,
+) -> WSGIApplication:
     """Put the hub together from its parts."""
-
-    def region() -> RegionManifest:
-        return settings.region
-
+    region = regions.current
     app = create_app(
         Services(
             database=database,
@@ -62,7 +78,7 @@ def build(settings: HubSettings, database: Database, audit: AuditLog, clock: Cal
             locator=Locator(database, region, clock),
             registry=Registry(database, region, clock),
             resolver=Resolver(database, audit, region, clock),
-            region=region,
+            regions=regions,
             clock=clock,
             limit_bytes=settings.limit_bytes,
         )
@@ -80,6 +96,7 @@ def build(settings: HubSettings, database: Database, audit: AuditLog, clock: Cal
         nonces=NonceStore(database),
         limit_bytes=settings.limit_bytes,
         open_paths=OPEN_PATHS,
+        open_posts=OPEN_POSTS,
         refused=refused,
     )
     return while_storage_answers(guard)

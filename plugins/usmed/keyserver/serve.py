@@ -11,14 +11,19 @@ from gunicorn.app.base import BaseApplication
 
 from usmed import __version__
 from usmed.domain.audit import AuditEvent, AuditEventType
-from usmed.domain.region import RegionManifest
-from usmed.keyserver.settings import KeyServerSettings, Listening, load_listening, load_settings
+from usmed.keyserver.settings import KeyServerSettings, Listening, load_listening, load_settings, path_of
 from usmed.keyserver.store import CHAIN
 from usmed.keyserver.wsgi import wire
 from usmed.platform.audit_log import AuditLog
+from usmed.platform.environment import REGION_FILE
 from usmed.platform.notices import Postman
+from usmed.platform.region_file import RegionFile
+from usmed.platform.region_store import RegionStore
+from usmed.platform.region_watch import RegionWatcher, ask_hub
 from usmed.platform.signed_http import Identity, SignedClient
 from usmed.platform.storage import open_database
+
+STOP_S = 3.0
 
 
 def serve() -> None:
@@ -28,11 +33,11 @@ def serve() -> None:
         ConfigurationError: a setting is wrong; nothing was started.
         StorageError: the database cannot be used.
     """
-    settings, region, url = load_settings(os.environ)
+    settings, file, url = load_settings(os.environ)
     listening = load_listening(os.environ)
     # Here once, so that a database that cannot be used is told before anything listens.
     open_database(url, [CHAIN]).close()
-    _Gunicorn(listening, lambda server: _application(settings, region, url, server)).run()
+    _Gunicorn(listening, lambda server: _application(settings, file, url, server)).run()
 
 
 class _Stops:
@@ -42,7 +47,7 @@ class _Stops:
         self.actions: list[Callable[[], None]] = []
 
 
-def _application(settings: KeyServerSettings, region: RegionManifest, url: str, stops: _Stops) -> WSGIApplication:
+def _application(settings: KeyServerSettings, file: RegionFile, url: str, stops: _Stops) -> WSGIApplication:
     database = open_database(url, [CHAIN])
     audit = AuditLog(database)
 
@@ -53,8 +58,12 @@ def _application(settings: KeyServerSettings, region: RegionManifest, url: str, 
         detail = {"what": what, "version": __version__}
         audit.append(AuditEvent(clock(), AuditEventType.APPLICATION, settings.id, detail=detail)).wait()
 
-    client = SignedClient(Identity(settings.id, settings.key), lambda: region, clock, connections_per_member=2)
-    wired = wire(settings, lambda: region, database, audit, clock, client.post)
+    regions = RegionStore(database, audit, clock, agent=settings.id, file=file)
+    client = SignedClient(Identity(settings.id, settings.key), regions.current, clock, connections_per_member=2)
+    wired = wire(settings, regions.current, database, audit, clock, client.post)
+    watcher = RegionWatcher(
+        regions, path_of(os.environ, REGION_FILE), {"the hub": ask_hub(client)}, poll_s=settings.region_poll_s
+    )
     stopping = threading.Event()
     asking = threading.Thread(target=wired.exchange.run, args=(stopping, settings.exchange_s), name="exchange")
     asking.daemon = True
@@ -62,12 +71,14 @@ def _application(settings: KeyServerSettings, region: RegionManifest, url: str, 
     def stop_asking() -> None:
         stopping.set()
         client.close()
+        watcher.stop(STOP_S)
         asking.join()
 
     if settings.mail:
         stops.actions.append(Postman(database, settings.mail, clock).close)
     stops.actions += [stop_asking, lambda: note("stopped"), audit.close, database.close]
     note("started")
+    watcher.start()
     asking.start()
     return wired.application
 

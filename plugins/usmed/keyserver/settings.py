@@ -13,12 +13,13 @@ from joserfc.jwk import OKPKey
 
 from usmed.domain.consent_record import RelyingParty
 from usmed.domain.errors import ConfigurationError
-from usmed.domain.region import RegionManifest
 from usmed.keyserver.tickets import Rates
-from usmed.platform.environment import DATABASE_URL, REGION_FILE, setting
+from usmed.platform.environment import DATABASE_URL, REGION_FILE, REGION_POLL_S, setting
 from usmed.platform.keys import encryption_key_file, load_encrypted_key, load_or_make_encryption_key, public_key_text
 from usmed.platform.notices import MailServer, mail_server
-from usmed.platform.region_file import load_region
+from usmed.platform.region_file import RegionFile, read_region
+from usmed.platform.region_store import starting_region
+from usmed.platform.region_watch import POLL_S
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class KeyServerSettings:
     exchange_s: int = 20
     console: str = ""
     encryption_key: OKPKey | None = None
+    region_poll_s: float = POLL_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,8 @@ class Listening:
     key_file: str
 
 
-def load_settings(environ: Mapping[str, str]) -> tuple[KeyServerSettings, RegionManifest, str]:
-    """Read the settings; return them with the region and the database's URL.
+def load_settings(environ: Mapping[str, str]) -> tuple[KeyServerSettings, RegionFile, str]:
+    """Read the settings; return them with the file of the region manifest and the database's URL.
 
     Raises:
         ConfigurationError: listing everything that is wrong.
@@ -81,7 +83,7 @@ def load_settings(environ: Mapping[str, str]) -> tuple[KeyServerSettings, Region
             problems.extend(f"{error.source}: {problem}" for problem in error.problems)
             return None
 
-    region = attempt(lambda: load_region(path_of(environ, REGION_FILE)))
+    file = attempt(lambda: read_region(path_of(environ, REGION_FILE)))
     given = attempt(lambda: passphrase(environ))
     key = attempt(lambda: load_encrypted_key(path_of(environ, KEY_FILE), given)) if given is not None else None
     url = attempt(lambda: setting(environ, DATABASE_URL, DEFAULT_DATABASE_URL))
@@ -98,6 +100,8 @@ def load_settings(environ: Mapping[str, str]) -> tuple[KeyServerSettings, Region
     mail = attempt(lambda: mail_server(environ))
     exchange = attempt(lambda: _number(environ, EXCHANGE_INTERVAL, 20, 1, 3600))
     console = attempt(lambda: _console(environ))
+    poll_s = attempt(lambda: _number(environ, REGION_POLL_S, int(POLL_S), 1, 3600))
+    region = attempt(lambda: starting_region(url, file)) if url and file else None
     id = environ.get(ID, "")
     if not id:
         problems.append(f"environment: {ID} is not set")
@@ -105,9 +109,9 @@ def load_settings(environ: Mapping[str, str]) -> tuple[KeyServerSettings, Region
         problems.append(f"{ID}: there is no key server {id!r} in {environ[REGION_FILE]}")
     elif region and key and public_key_text(region.key_servers[id].key) != public_key_text(key):
         problems.append(f"{KEY_FILE}: its public key {public_key_text(key)} is not the one of {id!r} in the region")
-    if problems or not region or not key or given is None or not url:
+    if problems or not file or not key or given is None or not url:
         raise ConfigurationError("settings of the key server", problems)
-    if not limit or not per_hour or not per_day or not exchange:
+    if not limit or not per_hour or not per_day or not exchange or not poll_s:
         raise ConfigurationError("settings of the key server", problems)
     assert emergencies_per_hour is not None
     assert emergencies_per_day is not None
@@ -115,9 +119,17 @@ def load_settings(environ: Mapping[str, str]) -> tuple[KeyServerSettings, Region
     encryption_key = _encryption_key(path_of(environ, KEY_FILE), given)
     rates = Rates(per_hour, per_day, emergencies_per_hour, emergencies_per_day)
     read = KeyServerSettings(
-        id, key, limit, rates, mail=mail, exchange_s=exchange, encryption_key=encryption_key, console=console or ""
+        id,
+        key,
+        limit,
+        rates,
+        mail=mail,
+        exchange_s=exchange,
+        encryption_key=encryption_key,
+        console=console or "",
+        region_poll_s=poll_s,
     )
-    return read, region, url
+    return read, file, url
 
 
 def load_listening(environ: Mapping[str, str]) -> Listening:

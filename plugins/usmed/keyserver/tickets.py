@@ -36,6 +36,7 @@ from usmed.platform.audit_log import AuditLog, append_in
 from usmed.platform.notices import Notice, Outbox
 
 OVER_RATE = "over-rate"
+REGION_EXPIRED = "region-expired"
 MAXIMUM_RECORDS = 100
 
 
@@ -134,7 +135,8 @@ class KeyServer:
 
         Raises:
             PeerDataError: no wish.
-            RefusedError: `no-consent`, `not-one-person`, `denied-by-patient`, `over-rate` or `malformed`.
+            RefusedError: `no-consent`, `not-one-person`, `denied-by-patient`, `over-rate`, `region-expired` or
+                `malformed`.
         """
         wish = parse_wish(document)
         now = self._clock()
@@ -188,7 +190,15 @@ class KeyServer:
         )
 
     def _grant(self, wish: TicketWish, sender: Hospital, now: datetime) -> AccessTicket:
-        person, region = self._store.person(wish.patient), self._region()
+        region = self._region()
+        if region.is_expired(now):
+            # Whoever keeps the next manifest away from this server must not gain by it.
+            raise RefusedError(
+                REGION_EXPIRED,
+                f"the region manifest, version {region.version}, expired at {region.expires:%Y-%m-%d %H:%M} UTC: its"
+                " administrators have to sign a new one",
+            )
+        person = self._store.person(wish.patient)
         return grant(
             wish,
             region=region.region,
@@ -216,7 +226,8 @@ class KeyServer:
         """A hospital speaks for its own numbers and, having seen a document, for the national one; not for others'."""
         region = self._region()
         national = region.national_number
-        own = {*region.hospitals[enrolment.hospital].issuers, *([national.issuer] if national else [])}
+        hospital = region.hospitals.get(enrolment.hospital)
+        own = {*(hospital.issuers if hospital else ()), *([national.issuer] if national else [])}
         if foreign := sorted({one.issuer for one in enrolment.patient} - own):
             raise PeerDataError(f"{enrolment.hospital} does not assign numbers of {', '.join(foreign)}")
 

@@ -7,6 +7,7 @@ from usmed.domain.errors import ConfigurationError
 
 DATABASE_URL = "USMED_DATABASE_URL"
 REGION_FILE = "USMED_REGION_FILE"
+REGION_POLL_S = "USMED_REGION_POLL_S"
 
 
 def setting(environ: Mapping[str, str], name: str, default: str = "") -> str:

@@ -1,15 +1,36 @@
-"""The region manifest on disk (YAML)."""
+"""The region manifest on disk: YAML, unsigned, for a region without key servers; a signed JSON document for others.
+
+A signed one is a general JWS (RFC 7515 §7.2.1) over the manifest's canonical JSON.
+"""
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from usmed.domain.errors import ConfigurationError
+from usmed.domain.canonical import canonical_json, parse_json, sha256_hex
+from usmed.domain.errors import ConfigurationError, PeerDataError
 from usmed.domain.region import RegionManifest, parse_region
+from usmed.domain.region_chain import follow
 
 LIMIT_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RegionFile:
+    """What a file says.
+
+    Attributes:
+        manifest: the region. Signed by enough of its own administrators, but whether it may follow another is open.
+        signed: the signed document, parsed; None for an unsigned one.
+        digest: tells one content from another; of a signed one the SHA-256 of the bytes that were signed.
+    """
+
+    manifest: RegionManifest
+    signed: dict[str, Any] | None = None
+    digest: str = ""
 
 
 class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]
@@ -27,10 +48,45 @@ class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]
 
 
 def load_region(path: Path) -> RegionManifest:
-    """Read and check `region.yaml`.
+    """Read and check a region manifest.
 
     Raises:
-        ConfigurationError: unreadable, not YAML, or wrong; every fault is listed.
+        ConfigurationError: as `read_region`.
+    """
+    return read_region(path).manifest
+
+
+def read_region(path: Path) -> RegionFile:
+    """Read and check a region manifest, with its signatures.
+
+    Raises:
+        ConfigurationError: unreadable, neither YAML nor a signed document, wrong (every fault is listed), signed by too
+            few of its administrators, or unsigned although it names key servers.
+    """
+    document = read_document(path)
+    if is_signed(document):
+        try:
+            followed = follow(document, str(path), None)
+            return RegionFile(followed.manifest, document, followed.digest)
+        except PeerDataError as error:
+            raise ConfigurationError(str(path), [str(error).removeprefix(f"{path}: ")]) from error
+    manifest = parse_region(document, str(path))
+    if manifest.key_servers:
+        raise ConfigurationError(
+            str(path),
+            [
+                "names key servers, so it has to be signed by their administrators (with: usmed region sign):"
+                " this file is a draft without signatures"
+            ],
+        )
+    return RegionFile(manifest, None, sha256_hex(repr(document).encode("utf-8", "replace")))
+
+
+def read_document(path: Path) -> Any:
+    """Return a file's document, unchecked: a manifest, or a signed one.
+
+    Raises:
+        ConfigurationError: unreadable, or neither YAML nor a signed document.
     """
     try:
         data = path.read_bytes()
@@ -38,9 +94,28 @@ def load_region(path: Path) -> RegionManifest:
         raise ConfigurationError(str(path), [f"cannot be read: {error.strerror}"]) from error
     if len(data) > LIMIT_BYTES:
         raise ConfigurationError(str(path), [f"has {len(data)} bytes, more than {LIMIT_BYTES}"])
+    if data.lstrip()[:1] == b"{":
+        try:
+            # Not as YAML: it takes what JSON does not, and two readers could see two documents.
+            return parse_json(data, limit_bytes=LIMIT_BYTES)
+        except PeerDataError:
+            # YAML may begin so too.
+            pass
     try:
         # S506 sees no safe loader: ours is one, which refuses a key named twice besides.
         document = yaml.load(data, Loader=_StrictLoader)  # noqa: S506
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise ConfigurationError(str(path), [f"is not YAML: {error}"]) from error
-    return parse_region(document, str(path))
+    if is_signed(document):
+        raise ConfigurationError(str(path), ["is a signed manifest, but not JSON as RFC 8259 has it"])
+    return document
+
+
+def is_signed(document: Any) -> bool:
+    """Tell whether a document is a signed one (which may be wrong all the same) and not a manifest."""
+    return isinstance(document, dict) and "payload" in document and "region" not in document
+
+
+def signed_bytes(signed: Any) -> bytes:
+    """Return a signed manifest as it goes into a file: canonical JSON, and an end of line."""
+    return canonical_json(signed) + b"\n"

@@ -274,6 +274,7 @@ class SignedGuard:
         nonces: remembers what was seen.
         limit_bytes: the largest body that is read.
         open_paths: GET paths that need no signature (health, API description).
+        open_posts: POST paths that need none either, because what is sent carries its own proof.
         refused: told of every refusal (remote address, sender's claim or "", reason), to write the audit record.
     """
 
@@ -288,6 +289,7 @@ class SignedGuard:
         limit_bytes: int,
         open_paths: frozenset[str],
         refused: Callable[[str, str, str], None],
+        open_posts: frozenset[str] = frozenset(),
     ) -> None:
         self._app = app
         self._identity = identity
@@ -296,6 +298,7 @@ class SignedGuard:
         self._nonces = nonces
         self._limit_bytes = limit_bytes
         self._open_paths = open_paths
+        self._open_posts = open_posts
         self._refused = refused
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -306,6 +309,9 @@ class SignedGuard:
             body = self._body(environ)
         except PeerDataError as error:
             return self._refuse(environ, start_response, "413 Content Too Large", "too-large", error)
+        if environ.get("REQUEST_METHOD") == "POST" and path in self._open_posts:
+            environ["wsgi.input"] = io.BytesIO(body)
+            return self._app(environ, start_response)
         target = path + (f"?{environ['QUERY_STRING']}" if environ.get("QUERY_STRING") else "")
         now = self._clock()
         try:

@@ -1,4 +1,4 @@
-"""Commands of every process: `usmed keys …`, `usmed region check`, `usmed audit …`."""
+"""Commands of every process: `usmed keys …`, `usmed region …`, `usmed audit …`."""
 
 import argparse
 import json
@@ -13,6 +13,7 @@ from joserfc.jwk import OKPKey
 from usmed.domain.errors import ConfigurationError, UsmedError
 from usmed.domain.log_head import WitnessReport, check_witnessed
 from usmed.domain.region import RegionManifest
+from usmed.platform import commands_region
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.environment import DATABASE_URL, setting
 from usmed.platform.keys import generate_certificate, generate_key, load_private_key, public_key_text
@@ -51,11 +52,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     certificate.add_argument("--out", required=True, type=Path, metavar="FILE", help="where the certificate goes")
     certificate.set_defaults(run=_certificate)
 
-    region = commands.add_parser("region", help="look after the region manifest")
-    actions = region.add_subparsers(required=True, metavar="ACTION")
-    check = actions.add_parser("check", help="check a region manifest", description="Check region.yaml and print it.")
-    check.add_argument("file", type=Path, metavar="FILE")
-    check.set_defaults(run=_check_region)
+    commands_region.add_commands(commands)
 
     audit = commands.add_parser("audit", help="verify and read the audit log")
     actions = audit.add_subparsers(required=True, metavar="ACTION")
@@ -95,18 +92,6 @@ def _certificate(arguments: argparse.Namespace) -> None:
     key = arguments.out.with_name(arguments.out.name + ".key")
     generate_certificate(arguments.host, certificate=arguments.out, key=key, now=datetime.now(UTC))
     print(f"{arguments.out} and {key} for {arguments.host}")
-
-
-def _check_region(arguments: argparse.Namespace) -> None:
-    region = load_region(arguments.file)
-    print(f"{region.region}, version {region.version}, issued {region.issued:%Y-%m-%d %H:%M %Z}: {region.name}")
-    national = region.national_number
-    print(f"national number: {f'{national.issuer} ({national.kind})' if national else 'none'}")
-    for member, name in [(region.hub, "the hub"), *((one, one.name) for one in region.hospitals.values())]:
-        print(f"{member.id}: {name}")
-        print(f"    {member.address}, key {public_key_text(member.key)}")
-    for hospital in region.hospitals.values():
-        print(f"numbers of {', '.join(hospital.issuers)}: {hospital.id}")
 
 
 def _verify(arguments: argparse.Namespace) -> None:

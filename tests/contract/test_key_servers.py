@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -178,16 +179,12 @@ def region(new_database_url: Callable[[], str]) -> Iterator[KeyRegion]:
     clock = Clock()
     databases = {name: open_database(new_database_url(), [CHAIN]) for name in SERVERS}
     audits = {name: AuditLog(one) for name, one in databases.items()}
-    clients = {
-        name: Client(
-            build(
-                KeyServerSettings(name, keys[name], rates=RATES), lambda: manifest, databases[name], audits[name], clock
-            )
-        )
-        for name in SERVERS
-    }
+    made = KeyRegion(manifest, keys, clock, {}, audits, databases)
+    for name in SERVERS:
+        settings = KeyServerSettings(name, keys[name], rates=RATES)
+        made.clients[name] = Client(build(settings, lambda: made.manifest, databases[name], audits[name], clock))
     try:
-        yield KeyRegion(manifest, keys, clock, clients, audits, databases)
+        yield made
     finally:
         for name in SERVERS:
             audits[name].close()
@@ -307,6 +304,20 @@ def test_more_patients_than_usual_need_administrators(region: KeyRegion) -> None
     assert [ask(one) for one in patients[3:6]] == ["signed", "signed", "over-rate"]
     region.clock.advance(24 * 3600)
     assert ask(patients[6]) == "signed"
+
+
+def test_under_an_expired_manifest_nothing_is_signed(region: KeyRegion) -> None:
+    given = [region.record("consent-1", to="bacau")]
+    ticket = region.propose("bacau", given).to_json()
+    region.manifest = replace(region.manifest, expires=region.clock() + timedelta(seconds=1))
+    assert region.ask("bacau", "keys-1", ticket, given)[0] == 200
+    region.clock.advance(1)
+    status, answer = region.ask("bacau", "keys-1", ticket, given)
+    assert (status, answer["error"]) == (403, "region-expired")
+    assert "version 1, expired at 2026-11-21 10:00 UTC" in answer["message"]
+    assert region.audits["keys-1"].tail()[-1]["reason"].startswith("region-expired: ")
+    # What it is told, it takes in all the same: a withdrawal must not wait for administrators.
+    assert region.give(records=[region.record("consent-1", version=2, to="bacau", status="inactive")]) == []
 
 
 def test_bad_requests_are_refused_and_change_nothing(region: KeyRegion) -> None:

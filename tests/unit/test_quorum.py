@@ -188,3 +188,13 @@ def test_it_is_reached_exactly_when_enough_servers_have_signed(names: set[str], 
 def test_a_signature_is_what_it_was_read_from() -> None:
     one = sign(SERVERS["keys-1"], signer="keys-1", document=DOCUMENT)
     assert one == Signature("keys-1", one.protected, one.signature)
+
+
+def test_a_large_document_is_signed_and_verified() -> None:
+    """A region of a hundred hospitals with their certificates is larger than what the library allows by itself."""
+    key = OKPKey.generate_key("Ed25519", private=True)
+    document = {"certificates": ["x" * 2000] * 400}
+    signed = assemble(document, [sign(key, signer="a", document=document)])
+    assert verify_quorum(signed, lambda _: key, threshold=1, limit_bytes=1 << 20).signers == {"a"}
+    with pytest.raises(PeerDataError, match="over the limit"):
+        verify_quorum(signed, lambda _: key, threshold=1, limit_bytes=1 << 19)

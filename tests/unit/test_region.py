@@ -1,6 +1,7 @@
 """The region manifest: every fault at once, each with its path; and what the manifest answers."""
 
 import copy
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,11 +11,12 @@ import pytest
 import yaml
 from joserfc.jwk import OKPKey
 
+from support.signed_region import SignedRegion
 from usmed.domain.errors import ConfigurationError
 from usmed.domain.identifiers import NationalNumber
 from usmed.domain.region import HUB, RegionManifest, parse_region
 from usmed.platform.keys import generate_certificate, public_key_text
-from usmed.platform.region_file import LIMIT_BYTES, load_region
+from usmed.platform.region_file import LIMIT_BYTES, load_region, read_region
 
 Json = dict[str, Any]
 KEYS = [public_key_text(OKPKey.generate_key("Ed25519", private=True)) for _ in range(3)]
@@ -247,3 +249,48 @@ def test_a_file_that_is_no_manifest(data: bytes, message: str, load: Callable[[b
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
         load_region(tmp_path / "none.yaml")
+
+
+# ---- signed files ----
+
+SIGNED = SignedRegion()
+
+
+def without_signature(signed: dict[str, Any]) -> dict[str, Any]:
+    return {**signed, "signatures": signed["signatures"][:1]}
+
+
+def test_a_signed_file_is_json(load: Callable[[bytes], RegionManifest], tmp_path: Path) -> None:
+    region = load(SIGNED.data(3))
+    assert (region.version, list(region.key_servers)) == (3, ["keys-1", "keys-2", "keys-3"])
+    read = read_region(tmp_path / "region.yaml")
+    assert read.signed == SIGNED.signed(3)
+    # Readable JSON is the same document.
+    assert load(json.dumps(SIGNED.signed(4), indent=2).encode()).version == 4
+
+
+def test_an_unsigned_file_with_key_servers_is_refused(load: Callable[[bytes], RegionManifest]) -> None:
+    for data in (json.dumps(SIGNED.document()).encode(), yaml.safe_dump(SIGNED.document()).encode()):
+        with pytest.raises(ConfigurationError, match="has to be signed by their administrators"):
+            load(data)
+
+
+BAD_SIGNED: list[tuple[bytes, str]] = [
+    (json.dumps(without_signature(SIGNED.signed())).encode(), "has 1 of the 2 signatures"),
+    (SIGNED.data(1, "keys-4", "keys-1"), "has 1 of the 2 signatures"),
+    (SIGNED.data(hospitals=[]), "names no hospital"),
+    (b'{"payload": "e30", "signatures": []}', "1 to 32 signatures"),
+    (b'{"payload": 1}', "exactly the members"),
+    (SIGNED.data().replace(b'{"payload"', b'{"payload":"x","payload"'), "is there twice"),
+    (b"# comment\n" + SIGNED.data(), "is a signed manifest, but not JSON"),
+    (SIGNED.data()[:-30], "is not YAML"),
+    (SIGNED.data(hospitals=None), "must be a list"),
+]
+
+
+@pytest.mark.parametrize(("data", "message"), BAD_SIGNED, ids=[one[1] for one in BAD_SIGNED])
+def test_a_signed_file_that_is_not_believed(
+    data: bytes, message: str, load: Callable[[bytes], RegionManifest]
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        load(data)

@@ -20,6 +20,8 @@ MAXIMUM_SIGNATURES = 32
 SIGNATURE_BYTES = 64
 
 _REGISTRY = jws.JWSRegistry(algorithms=[ALGORITHM], strict_check_header=True)
+# `limit_bytes` says what is too large: the library's own 128,000 bytes are less than a large region's manifest has.
+_REGISTRY.max_payload_length = 4 << 20
 
 Keys = Callable[[str], OKPKey | None]
 

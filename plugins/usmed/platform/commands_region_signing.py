@@ -79,6 +79,8 @@ def _check_signable(given: RegionDocument, manifest: RegionManifest, before: Reg
         earlier = before.manifest()
         if earlier.region != manifest.region:
             problems.append(f"is of the region {manifest.region!r}, {before.path} of {earlier.region!r}")
+        if before.signed is None and earlier.key_servers:
+            problems.append(f"{before.path} is a draft, which nobody has signed")
         if before.signed is not None and earlier.version + 1 != manifest.version:
             problems.append(f"is version {manifest.version}, {before.path} version {earlier.version}")
         if before.signed is not None and (missing := signatures(before.signed, earlier).missing):

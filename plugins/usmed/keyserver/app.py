@@ -121,12 +121,7 @@ def create_app(services: Services) -> Flask:
     )
 
     _add_open_pages(app, services)
-    app.register_error_handler(RefusedError, lambda error: _error(403, error.code, str(error)))
-    app.register_error_handler(PeerDataError, lambda error: _error(400, "bad-request", str(error)))
-    app.register_error_handler(
-        StorageError, lambda error: _error(503, "unavailable", "the database does not answer; try again later")
-    )
-    app.register_error_handler(HTTPException, _http_error)
+    _add_errors(app)
 
     @app.after_request
     def note_route(response: Response) -> Response:
@@ -187,6 +182,15 @@ def _add_secrets(services: Services, post: Callable[[str, set[str], Handler], No
     post("/v1/secrets/shares", {"id", "to"}, release)
     post("/v1/secrets/held", set(), held)
     post("/v1/secrets/settle", {"receipts"}, settle)
+
+
+def _add_errors(app: Flask) -> None:
+    app.register_error_handler(RefusedError, lambda error: _error(403, error.code, str(error)))
+    app.register_error_handler(PeerDataError, lambda error: _error(400, "bad-request", str(error)))
+    app.register_error_handler(
+        StorageError, lambda error: _error(503, "unavailable", "the database does not answer; try again later")
+    )
+    app.register_error_handler(HTTPException, _http_error)
 
 
 def _refused(services: Services, reason: str) -> None:

@@ -108,7 +108,17 @@ def wire(
         clock=clock,
     )
     services = Services(
-        server, approvals, exchange, shares, heads.alarms, audit, metrics, decisions, region, clock, settings.limit_bytes
+        server,
+        approvals,
+        exchange,
+        shares,
+        heads.alarms,
+        audit,
+        metrics,
+        decisions,
+        region,
+        clock,
+        settings.limit_bytes,
     )
     app = create_app(services)
     routes = frozenset(rule.rule for rule in app.url_map.iter_rules())

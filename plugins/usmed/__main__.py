@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
-    """Write `--key=VALUE` for `--key VALUE`: one public key in 64 begins with `-`, which argparse takes for an option."""
+    """Write `--key=VALUE` for `--key VALUE`: one public key in 64 begins with `-`, as options do for argparse."""
     joined: list[str] = []
     for one in arguments:
         if joined and joined[-1].startswith("--") and "=" not in joined[-1] and _HYPHENATED_KEY.fullmatch(one):

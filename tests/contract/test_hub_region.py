@@ -1,6 +1,7 @@
 """The hub takes published region manifests, keeps every version, and gives them to members."""
 
 import base64
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Thread
@@ -172,14 +173,17 @@ def test_a_hub_of_a_region_without_key_servers_takes_none(region: Region, signed
 
 
 def test_one_is_checked_at_a_time(hub: Region, signed: SignedRegion) -> None:
-    """Anybody may publish; checking must not be a way to keep the hub busy."""
+    """Anybody may publish; checking must not be a way to keep all of the hub's threads busy."""
+    body = canonical_json({"versions": [signed.signed(2)]})
     statuses: list[int] = []
-    body = canonical_json({"versions": [signed.signed(2, name="x" * 500_000)]})
-    threads = [Thread(target=lambda: statuses.append(hub.raw(PUBLISH, body, {}).status_code)) for _ in range(6)]
-    for thread in threads:
-        thread.start()
+    threads = [Thread(target=lambda: statuses.append(hub.raw(PUBLISH, body, {}).status_code)) for _ in range(3)]
+    with hub.database.write() as connection:
+        # Nobody gets past the audit log now: neither the first, which is taken, nor the records of the refusals.
+        connection.exec_driver_sql("UPDATE audit_head SET id = id")
+        for thread in threads:
+            thread.start()
+            time.sleep(0.3)
     for thread in threads:
         thread.join()
-    assert set(statuses) <= {200, 429}
-    assert 200 in statuses
-    assert hub.post("iasi", AFTER, {"version": 2}) == {"versions": []}
+    assert sorted(statuses) == [200, 429, 429]
+    assert publish(hub, signed.signed(3)).status_code == 200

@@ -101,7 +101,7 @@ def load_settings(environ: Mapping[str, str]) -> tuple[KeyServerSettings, Region
     exchange = attempt(lambda: _number(environ, EXCHANGE_INTERVAL, 20, 1, 3600))
     console = attempt(lambda: _console(environ))
     poll_s = attempt(lambda: _number(environ, REGION_POLL_S, int(POLL_S), 1, 3600))
-    region = attempt(lambda: starting_region(url, file)) if url and file else None
+    region = attempt(lambda: starting_region(url, file) if url else file.manifest) if file else None
     id = environ.get(ID, "")
     if not id:
         problems.append(f"environment: {ID} is not set")

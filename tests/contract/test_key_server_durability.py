@@ -14,15 +14,17 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from contract.key_server_process import Hospital, Server, install
+from contract.key_server_process import Hospital, Server, install, now
 from contract.test_key_servers import CNP
 from usmed.domain.errors import RefusedError, TransportError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.platform.audit_log import AuditLog
+from usmed.platform.secret_client import SecretClient
+from usmed.platform.signed_http import Identity
 from usmed.platform.storage import open_database
 
 MEMORY_FOLDER = Path("/dev/shm")
-ROUNDS = 6
+ROUNDS = 4
 SENDERS = 4
 
 
@@ -136,12 +138,20 @@ def test_a_restart_loses_nothing(tmp_path: Path) -> None:
     server.start()
     for _ in range(3):
         acknowledged.send()
+    secret = os.urandom(32)
+    shares = SecretClient(Identity("iasi", hospital.key), lambda: hospital.manifest, hospital.client.post, now)
+    shares.put("research", secret, nodes=["iasi"])
+    # The key that opens the shares was made at the first start.
+    key = tmp_path / "keys-1.pem.encryption"
+    assert key.read_text("ascii").startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----")
+    assert key.stat().st_mode & 0o077 == 0
     begun = time.monotonic()
     # With the hospital's connection still open.
     server.stop()
     assert time.monotonic() - begun < 8
     server.start()
     acknowledged.check()
+    assert shares.get("iasi/research").secret == secret
     acknowledged.send()
     hospital.hang_up()
     server.stop()

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from contract.key_servers import SERVERS, Servers, running_servers
 from usmed.domain.canonical import canonical_json
 from usmed.domain.errors import ConfigurationError, RefusedError
 from usmed.domain.quorum import assemble, sign
-from usmed.domain.secret_sharing import Release, SharesMissingError, read_unverified, receipt_document
+from usmed.domain.secret_sharing import Release, SecretRecord, SharesMissingError, read_unverified, receipt_document
+from usmed.keyserver.settings import _encryption_key
+from usmed.platform.keys import generate_encrypted_key
 from usmed.platform.sealing import announce, new_receiver, seal, unseal
 from usmed.platform.secret_client import Level, SecretClient
 from usmed.platform.signed_http import Identity
@@ -24,6 +27,14 @@ ID = "iasi/research"
 @pytest.fixture
 def servers(new_database_url: Callable[[], str]) -> Iterator[Servers]:
     with running_servers(new_database_url) as running:
+        yield running
+
+
+@pytest.fixture
+def on_sqlite(tmp_path: Path) -> Iterator[Servers]:
+    """For what has nothing to do with the engine."""
+    names = iter(range(len(SERVERS)))
+    with running_servers(lambda: f"sqlite:///{tmp_path / str(next(names))}.db") as running:
         yield running
 
 
@@ -121,6 +132,49 @@ def test_a_stricter_policy_is_no_use_if_the_old_version_is_a_way_around(servers:
     assert refused.value.code == "needs-approval"
 
 
+def test_who_came_later_gets_no_version_of_before(servers: Servers, secret: bytes) -> None:
+    """The version before may be another secret."""
+    client(servers, "iasi").put("research", secrets.token_bytes(32), nodes=["iasi"])
+    client(servers, "iasi").put("research", secret, nodes=["iasi", "bacau"], version=2)
+    receiver = new_receiver().as_dict(private=False)["x"]
+    for hospital, expected in (("iasi", [2, 1]), ("bacau", [2])):
+        answer = servers.send(hospital, "keys-1", "/v1/secrets/shares", {"id": ID, "to": receiver}).json
+        assert [read_unverified(one["secret"]).version for one in answer["versions"]] == expected
+    assert client(servers, "bacau").get(ID).secret == secret
+
+
+def test_a_server_without_an_encryption_key_holds_nothing(on_sqlite: Servers, secret: bytes) -> None:
+    servers = on_sqlite
+    servers.encryption["keys-1"] = None  # type: ignore[assignment]
+    servers.rewire("keys-1")
+    stored = client(servers, "iasi").put("research", secret, nodes=["iasi"])
+    assert stored.failed == {
+        "keys-1": "no-encryption-key: keys-1 has no encryption key, and holds no shares"
+    }
+    assert client(servers, "iasi").get(ID).secret == secret
+
+
+def test_the_encryption_key_is_made_once_beside_the_signing_key(tmp_path: Path) -> None:
+    beside, passphrase = tmp_path / "key.pem", "corect cal baterie"
+    made = _encryption_key(beside, passphrase)
+    assert made is not None
+    again = _encryption_key(beside, passphrase)
+    assert again is not None
+    assert again.thumbprint() == made.thumbprint()
+    assert made.curve_name == "X25519"
+    with pytest.raises(ConfigurationError, match="cannot be opened with this passphrase"):
+        _encryption_key(beside, "another passphrase")
+    generate_encrypted_key(tmp_path / "other.pem.encryption", passphrase)
+    with pytest.raises(ConfigurationError, match="is not a private X25519 key"):
+        _encryption_key(tmp_path / "other.pem", passphrase)
+    # A folder of secrets that cannot be written to: the server starts, and says that it holds no shares.
+    tmp_path.chmod(0o500)
+    try:
+        assert _encryption_key(tmp_path / "third.pem", passphrase) is None
+    finally:
+        tmp_path.chmod(0o700)
+
+
 def test_one_server_down_all_works_two_down_nothing_does_and_back_again(servers: Servers, secret: bytes) -> None:
     client(servers, "iasi").put("research", secret, nodes=["iasi"])
     servers.down = {"keys-1"}
@@ -163,8 +217,9 @@ def test_an_altered_share_is_found_and_its_server_named(servers: Servers, secret
     ],
 )
 def test_a_server_that_answers_nonsense_harms_nothing(
-    servers: Servers, secret: bytes, lie: Callable[[Any], Any]
+    on_sqlite: Servers, secret: bytes, lie: Callable[[Any], Any]
 ) -> None:
+    servers = on_sqlite
     client(servers, "iasi").put("research", secret, nodes=["iasi"])
     servers.liars["keys-1"] = lie
     assert client(servers, "iasi").get(ID).secret == secret
@@ -195,13 +250,19 @@ def put_by_hand(servers: Servers, sender: str, signer: str, server: str, **chang
             sa.text("SELECT share FROM secret_share WHERE id = :id"), {"id": stored.record.id}
         ).one()
     share = {**unseal(row.share, servers.encryption[server]), "version": changes.get("version", 1)}
-    record = replace(stored.record, **changes)
+    record = replace(
+        stored.record, **{name: one(stored.record) if callable(one) else one for name, one in changes.items()}
+    )
     if "id" in changes:
         share["id"] = changes["id"]
     document = record.to_json()
     signed = assemble(document, [sign(servers.keys[signer], signer=signer, document=document)])
     sealed = seal(canonical_json(share), servers.encryption[server])
     return servers.send(sender, server, "/v1/secrets", {"secret": signed, "share": sealed})
+
+
+def first_two(record: SecretRecord) -> dict[str, tuple[int, str]]:
+    return {server: share for server, share in record.shares.items() if share[0] < 3}
 
 
 def test_what_no_owner_may_put_is_refused(servers: Servers) -> None:
@@ -214,7 +275,7 @@ def test_what_no_owner_may_put_is_refused(servers: Servers) -> None:
         (400, "iasi", "iasi", {"region": "other"}),
         (400, "iasi", "iasi", {"threshold": 1}),  # any one administrator could take it
         (400, "iasi", "iasi", {"threshold": 3}),
-        (400, "iasi", "iasi", {"shares": {"keys-1": shares["keys-1"]}}),
+        (400, "iasi", "iasi", {"shares": first_two}),
         (400, "iasi", "iasi", {"shares": shares}),  # the share is of another split
         (400, "iasi", "iasi", {"nodes": frozenset({"nobody"})}),
         (403, "iasi", "iasi", {"nodes": frozenset({"bacau"})}),  # another record under the same version

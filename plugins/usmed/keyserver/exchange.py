@@ -34,7 +34,7 @@ PAGES = 50
 """How many pages are read at once: the next question goes on where this one ended."""
 
 DEADLINE_S = 10.0
-LONGEST_WAIT_S = 300.0
+LONGEST_WAIT_S = 60.0
 READ_ANEW = timedelta(days=1)
 """How often a peer is read from its beginning: what could not be taken then (a clock, a key) can be now."""
 

@@ -21,8 +21,8 @@ from joserfc.jwk import OKPKey
 from werkzeug.test import Client, TestResponse
 
 from contract.hub_region import Clock, consent
-from support.wishes import wish_of
 from support.signed_region import sign_region
+from support.wishes import wish_of
 from usmed.domain.canonical import canonical_json
 from usmed.domain.consent import Purpose
 from usmed.domain.consent_record import (

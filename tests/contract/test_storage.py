@@ -151,7 +151,7 @@ def test_migrations_from_empty_reach_the_newest_and_then_do_nothing(database_url
     for _ in range(2):
         database = open_database(database_url, [HUB_CHAIN])
         with database.read() as connection:
-            assert _revision(connection, PLATFORM_CHAIN) == "r0003"
+            assert _revision(connection, PLATFORM_CHAIN) == "r0005"
             assert _revision(connection, HUB_CHAIN) == "r0002"
         database.close()
 

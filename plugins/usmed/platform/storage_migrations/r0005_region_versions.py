@@ -3,11 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-<<<<<<<< HEAD:plugins/usmed/platform/storage_migrations/r0005_region_versions.py
 revision = "r0005"
-========
-revision = "r0003"
->>>>>>>> 6779a9e (A wrong key of a hub is told with all other faults; one publication is checked at a time, tested):plugins/usmed/platform/storage_migrations/r0003_region_versions.py
 down_revision = "r0002"
 
 

@@ -14,11 +14,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import yaml
 from joserfc.jwk import OKPKey
 
 from contract.hub_region import consent
 from contract.test_key_servers import CNP, PLUGINS, STAFF
+from support.signed_region import sign_region
 from support.wishes import wish_of
 from usmed.domain.consent import Purpose
 from usmed.domain.consent_record import attest, consent_document, read_record
@@ -171,7 +171,9 @@ def install(folder: Path, urls: dict[str, str]) -> tuple[dict[str, Server], Hosp
             for one in servers.values()
         ],
     }  # fmt: skip
-    (folder / "region.yaml").write_text(yaml.safe_dump(manifest, allow_unicode=True), "utf-8")
+    manifest["expires"] = "2100-01-01T00:00:00Z"
+    administrators = {one: keys[f"{one}-admin"] for one in urls}
+    (folder / "region.yaml").write_bytes(sign_region(manifest, administrators))
     region = load_region(folder / "region.yaml")
     client = SignedClient(Identity("iasi", keys["iasi"]), lambda: region, now)
     return servers, Hospital(keys["iasi"], region, client)

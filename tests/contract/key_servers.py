@@ -10,6 +10,7 @@ from werkzeug.test import Client
 
 from contract.hub_region import Clock
 from contract.test_key_servers import HOSPITALS, RATES, SERVERS, KeyRegion
+from support.signed_region import sign_region
 from usmed.domain.canonical import parse_json
 from usmed.domain.errors import RefusedError, TransportError
 from usmed.domain.region import HUB, RegionManifest, parse_region
@@ -40,6 +41,12 @@ def region_document(keys: dict[str, OKPKey], version: int = 1) -> dict[str, Any]
             for name in SERVERS
         ],
     }  # fmt: skip
+
+
+def signed_region(keys: dict[str, OKPKey], version: int = 1) -> bytes:
+    """Return that manifest as a file, signed by all administrators."""
+    document = region_document(keys, version) | {"expires": "2100-01-01T00:00:00Z"}
+    return sign_region(document, {name: keys[f"{name}-admin"] for name in SERVERS})
 
 
 @dataclass

@@ -11,6 +11,7 @@ import yaml
 from openapi_spec_validator import validate
 
 from contract.key_servers import Servers, running_servers
+from contract.test_approvals import operation
 from contract.test_key_servers import CNP, LOCAL
 from support.wishes import wish_of
 from usmed.domain.errors import RefusedError
@@ -47,6 +48,8 @@ def exchange_all(servers: Servers) -> list[tuple[str, dict[str, Any], int, Any]]
         ("bacau", "/v1/records/for", {"identifiers": [{"issuer": CNP.issuer, "value": CNP.value}]}, 200),
         ("bacau", "/v1/tickets", {"wish": wish_of(ticket), "records": [], "enrolments": []}, 200),
         ("iasi", "/v1/tickets", {"wish": {**wish_of(ticket), "sub": "iasi"}, "records": [], "enrolments": []}, 403),
+        ("iasi", "/v1/approvals", {"operation": operation(servers).to_json()}, 200),
+        ("iasi", "/v1/approvals/state", {"nonce": operation(servers).nonce}, 200),
         ("hub", "/v1/records", {"records": [], "enrolments": []}, 403),
         ("keys-2", "/v1/exchange", {"since": 0, "seen": None}, 200),
         ("bacau", "/v1/exchange", {"since": 0, "seen": None}, 403),

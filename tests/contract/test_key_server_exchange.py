@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-import yaml
 from joserfc.jwk import OKPKey
 
-from contract.key_servers import Servers, region_document, running_servers
+from contract.key_servers import Servers, running_servers, signed_region
 from contract.test_key_servers import CNP, LOCAL, SERVERS
 from usmed.__main__ import main
 from usmed.domain.audit import ChainHead, chain_record
@@ -39,7 +38,7 @@ def on_sqlite(tmp_path: Path) -> Iterator[Servers]:
 
 
 def held(servers: Servers, name: str, patient: PatientIdentifier = CNP) -> list[tuple[str, int]]:
-    found = RecordStore(servers.databases[name]).records_of([patient])
+    found = RecordStore(servers.databases[name]).person([patient]).records
     return [(one.record.consent.id, one.record.consent.version) for one in found]
 
 
@@ -99,7 +98,7 @@ def test_a_new_server_learns_everything_in_pages_and_what_is_read_is_not_read_ag
     assert [held(servers, "keys-2", one) for one in patients] == [
         [(f"consent-{one.value}", 2 if one.value == "3" else 1)] for one in patients
     ]
-    assert len(RecordStore(servers.databases["keys-2"]).enrolments_of([CNP])) == 1
+    assert len(RecordStore(servers.databases["keys-2"]).person([CNP]).enrolments) == 1
     answers = [answer for sender, *_, answer in servers.sent if sender == "keys-2"]
     assert [len(one["records"]) for one in answers] == [98, 32]
     # Also after a start.
@@ -142,7 +141,7 @@ def test_nobodys_word_is_believed(servers: Servers) -> None:
     servers.liars["keys-1"] = lie
     assert servers.ask("keys-2", "keys-1")
     assert held(servers, "keys-2") == [("consent-1", 1)]
-    assert RecordStore(servers.databases["keys-2"]).enrolments_of([CNP]) == []
+    assert RecordStore(servers.databases["keys-2"]).person([CNP]).enrolments == []
 
 
 @pytest.mark.parametrize(
@@ -282,7 +281,7 @@ def test_what_was_there_before_has_its_place(new_database_url: Callable[[], str]
     with running_servers(new_database_url) as servers:
         servers.give("keys-1", records=[servers.record("consent-1")], enrolments=[servers.enrolment(CNP, LOCAL)])
         store = RecordStore(servers.databases["keys-1"])
-        (record,), (enrolment,) = store.records_of([CNP]), store.enrolments_of([CNP])
+        (record,), (enrolment,) = store.person([CNP]).records, store.person([CNP]).enrolments
         with servers.databases["keys-1"].read() as connection:
             rows = {
                 table: [dict(row) for row in connection.execute(sa.text(f"SELECT * FROM {table}")).mappings()]
@@ -311,7 +310,7 @@ def test_what_was_there_before_has_its_place(new_database_url: Callable[[], str]
 def verify(servers: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     """Return `usmed audit verify` of a server's database: exit code, and what it says."""
     file = tmp_path / "region.yaml"
-    file.write_text(yaml.safe_dump(region_document(servers.keys)), "utf-8")
+    file.write_bytes(signed_region(servers.keys))
 
     def run(name: str, *options: str) -> tuple[int, str]:
         arguments = ["audit", "verify", "--database", servers.urls[name], *(options or ("--region", str(file)))]
@@ -452,7 +451,7 @@ def test_a_countersignature_that_was_altered_or_is_by_another_key_does_not_count
     grown(servers)
     other = {**servers.keys, "keys-2": OKPKey.generate_key("Ed25519", private=True)}
     changed = tmp_path / "changed.yaml"
-    changed.write_text(yaml.safe_dump(region_document(other, 2)), "utf-8")
+    changed.write_bytes(signed_region(other, 2))
     code, said = verify("keys-1", "--region", str(changed))
     assert code == 1
     assert "a countersigned head does not count: the signature of 'keys-2' does not verify" in said

@@ -20,6 +20,7 @@ import yaml
 
 from support.key_server import KeyServer
 from support.process import Process, eventually, free_port
+from support.signed_region import sign_region
 from usmed.platform.keys import generate_certificate, generate_key, public_key_text
 
 ROOT = Path(__file__).parents[2]
@@ -309,8 +310,10 @@ class Region:
         self.hospitals = {one.id: one for one in hospitals}
         self.file = folder / "region.yaml"
 
-    def write_manifest(self, extra: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Write region.yaml; `extra` are further hospitals (simulators)."""
+    def write_manifest(
+        self, extra: Sequence[Mapping[str, Any]] = (), *, version: int = 1, life: timedelta = timedelta(days=30)
+    ) -> None:
+        """Write region.yaml; `extra` are further hospitals (simulators). With key servers it is signed."""
         document = {
             "version": 1,
             "region": "test",
@@ -320,12 +323,16 @@ class Region:
             "hub": self.hub.member(),
             "hospitals": [one.member() for one in self.hospitals.values() if not one.plain] + list(extra),
         }
-        if self.key_servers:
-            document |= {
-                "threshold": self.threshold,
-                "key_servers": [one.member() for one in self.key_servers.values()],
-            }
-        self.file.write_text(yaml.safe_dump(document, allow_unicode=True), "utf-8")
+        if not self.key_servers:
+            self.file.write_text(yaml.safe_dump(document, allow_unicode=True), "utf-8")
+            return
+        document |= {
+            "version": version,
+            "expires": (datetime.now(UTC) + life).isoformat(timespec="seconds"),
+            "threshold": self.threshold,
+            "key_servers": [one.member() for one in self.key_servers.values()],
+        }
+        self.file.write_bytes(sign_region(document, {one.id: one.administrator for one in self.key_servers.values()}))
 
     def start(self, extra: Sequence[Mapping[str, Any]] = ()) -> None:
         """Start the hub, then the hospitals."""

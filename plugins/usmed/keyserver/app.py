@@ -108,9 +108,8 @@ def create_app(services: Services) -> Flask:
     post("/v1/records", {"records", "enrolments"}, take)
     post("/v1/records/for", {"identifiers"}, held)
     post("/v1/tickets", {"wish", "records", "enrolments"}, sign)
-    approvals = services.approvals
-    post("/v1/approvals", {"operation"}, lambda one, body: approvals.propose(one.id, body["operation"]).to_json())
-    post("/v1/approvals/state", {"nonce"}, lambda one, body: approvals.state(one.id, body["nonce"]).to_json())
+    post("/v1/approvals", {"operation"}, lambda one, body: _propose(services, one, body["operation"]))
+    post("/v1/approvals/state", {"nonce"}, lambda one, body: _state(services, one, body["nonce"]))
     _add_secrets(services, post)
     serve(
         EXCHANGE,
@@ -182,6 +181,14 @@ def _add_secrets(services: Services, post: Callable[[str, set[str], Handler], No
     post("/v1/secrets/shares", {"id", "to"}, release)
     post("/v1/secrets/held", set(), held)
     post("/v1/secrets/settle", {"receipts"}, settle)
+
+
+def _propose(services: Services, hospital: Hospital, operation: Any) -> Any:
+    return services.approvals.propose(hospital.id, operation).to_json()
+
+
+def _state(services: Services, hospital: Hospital, nonce: Any) -> Any:
+    return services.approvals.state(hospital.id, nonce).to_json()
 
 
 def _add_errors(app: Flask) -> None:

@@ -194,8 +194,12 @@ def provision_to_json(provision: Provision) -> dict[str, Any]:
     return document
 
 
-def parse_ticket(document: Any) -> AccessTicket:
+def parse_ticket(document: Any, *, canonical: bytes | None = None) -> AccessTicket:
     """Read the document of a ticket.
+
+    Args:
+        document: parsed from JSON.
+        canonical: its canonical bytes, if they are known already.
 
     Raises:
         PeerDataError: not such a document, with the first fault.
@@ -222,7 +226,7 @@ def parse_ticket(document: Any) -> AccessTicket:
         confirmed_by=asked.confirmed_by,
         reason=asked.reason,
     )
-    if canonical_json(ticket.to_json()) != canonical_json(document):
+    if canonical_json(ticket.to_json()) != (canonical_json(document) if canonical is None else canonical):
         # Order and repetition carry no meaning, so there is one way to write each ticket.
         raise PeerDataError("ticket: not written in its one way")
     return ticket
@@ -290,7 +294,7 @@ def verify_ticket(
     """
     quorum = verify_quorum(signed, keys, threshold=threshold, limit_bytes=LIMIT_BYTES)
     require(quorum, "the access ticket")
-    ticket = parse_ticket(quorum.document)
+    ticket = parse_ticket(quorum.document, canonical=quorum.payload)
     if ticket.region != region:
         raise PeerDataError("the access ticket is of another region")
     if ticket.requester != requester:

@@ -1,7 +1,7 @@
 """The requester's side of access tickets: wished for here, built and signed by key servers, remembered until they end.
 
-All key servers are asked at once and the first k that sign the same bytes make the ticket, so one that is slow or away
-costs nothing. Where they differ, each is brought what the others hold, once.
+As many key servers as are needed are asked at once, and another one for each that is slow, away or refuses. The first k
+that sign the same bytes make the ticket. Where they differ, each is brought what the others hold, once.
 """
 
 import logging
@@ -42,6 +42,9 @@ NO_CONSENT_SECONDS = 1.5
 
 RENEWAL = 1 / 3
 """Of its life, what is left of a ticket when the next one is got beside."""
+
+HEDGE_S = 0.15
+"""How long is waited for those who were asked before another key server is asked too."""
 
 MAXIMUM_RECORDS = 100
 MAXIMUM_REMEMBERED = 20_000
@@ -240,7 +243,8 @@ class Tickets:
         def enough(_answers: _Answers) -> bool:
             return any(len(one) >= region.threshold for one in list(signed.values()))
 
-        asked = self._ask(region, TICKETS_PATH, {"wish": wish.to_json(), **held}, end, enough=enough, check=check)
+        request = {"wish": wish.to_json(), **held}
+        asked = self._ask(region, TICKETS_PATH, request, end, at_once=region.threshold, enough=enough, check=check)
         for digest, signatures in signed.items():
             if len(signatures) >= region.threshold:
                 ticket = tickets[digest]
@@ -267,7 +271,8 @@ class Tickets:
     ) -> dict[str, list[Any]]:
         """Return what all key servers together hold of a patient, as it came: each of them checks the proofs itself."""
         document = {"identifiers": [{"issuer": one.issuer, "value": one.value} for one in sorted(patient)]}
-        asked = self._ask(region, RECORDS_PATH, document, end, enough=lambda _: False)
+        every = len(region.key_servers)
+        asked = self._ask(region, RECORDS_PATH, document, end, at_once=every, enough=lambda _: False)
         held: dict[str, list[Any]] = {}
         for name in ("records", "enrolments"):
             found = [one for answer in asked.given.values() for one in _elements(answer, name)]
@@ -281,22 +286,41 @@ class Tickets:
         document: Any,
         end: float,
         *,
+        at_once: int,
         enough: Callable[[_Answers], bool],
         check: Callable[[str, Any], None] = lambda _server, _answer: None,
     ) -> _Answers:
-        """Ask all key servers at once, until enough have answered, all have, or the time is over."""
+        """Ask key servers until enough have answered, all have, or the time is over.
+
+        Args:
+            at_once: how many are asked at first, in an order of chance; another one is asked for each that does not
+                give what is wanted, or that takes longer than HEDGE_S.
+        """
         answers = _Answers()
+        order = sorted(region.key_servers, key=lambda _: secrets.randbits(32))
+        rest = [one for one in order if self._circuit.is_closed(one)]
+        for server in order:
+            if server not in rest:
+                if self._circuit.admits(server):
+                    # Perhaps it is back. It is tried beside the others, and nobody waits for it longer.
+                    at_once += 1
+                    rest.insert(0, server)
+                else:
+                    answers.failed[server] = self._circuit.reason(server) or "it did not answer a moment ago"
         asked: dict[Future[Any], str] = {}
-        for server in region.key_servers:
-            if self._circuit.is_closed(server) or self._circuit.admits(server):
-                asked[self._pool.submit(self._one, server, path, document, end, check)] = server
-            else:
-                answers.failed[server] = self._circuit.reason(server) or "it did not answer a moment ago"
-        waiting: set[Future[Any]] = set(asked)
-        while waiting and not enough(answers):
-            done, waiting = wait(waiting, timeout=max(0.0, end - time.monotonic()), return_when=FIRST_COMPLETED)
-            if not done:
-                break
+        waiting: set[Future[Any]] = set()
+
+        def ask_next(count: int) -> None:
+            for _ in range(min(count, len(rest))):
+                server = rest.pop(0)
+                future = self._pool.submit(self._one, server, path, document, end, check)
+                asked[future] = server
+                waiting.add(future)
+
+        ask_next(at_once)
+        while waiting and not enough(answers) and (left_s := end - time.monotonic()) > 0:
+            done, _ = wait(waiting, timeout=min(left_s, HEDGE_S if rest else left_s), return_when=FIRST_COMPLETED)
+            waiting -= done
             for future in done:
                 server = asked[future]
                 try:
@@ -305,6 +329,9 @@ class Tickets:
                     answers.refused[server] = error
                 except UsmedError as error:
                     answers.failed[server] = str(error)
+            if not done or not waiting or len(answers.refused) + len(answers.failed):
+                # Somebody is slow, or is no help; or those who were asked know different things.
+                ask_next(1 if not enough(answers) else 0)
         for future in waiting:
             answers.failed[asked[future]] = "it has not answered in time"
         return answers

@@ -157,7 +157,9 @@ class RecordStore:
     def changing(self) -> Iterator[sa.Connection]:
         """Give a connection that may change the tables: one at a time, so that versions follow each other."""
         with self._database.write() as connection:
-            connection.execute(_LOCK)
+            if self._database.is_postgresql:
+                # SQLite has one writer at a time as it is.
+                connection.execute(_LOCK)
             yield connection
 
     def take(

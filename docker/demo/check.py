@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import requests
@@ -325,10 +326,10 @@ def without_consent(report: Report) -> None:
 
 
 def with_consent(report: Report) -> None:
-    """After p04's consent was recorded at the hub."""
+    """After p04's consent was recorded at A's desk."""
     expected = of_person("p04", A, C)
     report.step(
-        "the hub records a consent for B; B looks up", f"{len(expected)} studies", lambda: sees(B, "p04", expected)
+        "A's desk has recorded a consent; B looks up", f"{len(expected)} studies", lambda: sees(B, "p04", expected)
     )
 
 
@@ -340,6 +341,56 @@ def hub_down(report: Report) -> None:
         f"{len(visible(B, 'p02'))} studies in {LOOKUP_S} s",
         lambda: in_time(B, "p02", visible(B, "p02")),
     )
+
+
+def one_key_server_down(report: Report) -> None:
+    """While one of three does not run."""
+    expected = of_person("p06", A, C)
+    report.step(
+        "one key server is off: a radiologist at B opens a patient",
+        f"{len(expected)} studies",
+        lambda: panel_shows("p06", expected),
+    )
+
+
+def two_key_servers_down(report: Report) -> None:
+    """While two of three do not run: tickets that were signed before hold on, new ones cannot be had."""
+    report.step("two key servers are off: the radiologist opens another one", "nothing, and why", nothing_and_why)
+    report.step("two key servers are off: C-STORE and lookup at B", "stored and found", lambda: own_work(B))
+
+
+def key_servers_back(report: Report) -> None:
+    """After both were started again, and no node was."""
+    expected = of_person("p01", A, C)
+    report.step(
+        "both are on again: the same patient", f"{len(expected)} studies", lambda: panel_shows("p01", expected)
+    )
+
+
+def panel_of(person: str) -> dict[str, Any]:
+    """Return what Orthanc Explorer's panel at B shows of a patient, for a user who has no ticket yet."""
+    forget_guests(B)
+    return dict(get(B, f"/usmed/patients/{number_of(person, B)}").json())
+
+
+def panel_shows(person: str, expected: set[str]) -> str:
+    """Wait until the panel shows these studies of other hospitals."""
+
+    def different() -> list[str]:
+        shown = {str(one["StudyInstanceUID"]) for one in panel_of(person)["studies"]}
+        return [] if shown == expected else [f"{len(shown)} studies"]
+
+    until(different)
+    return f"{len(expected)} studies"
+
+
+def nothing_and_why() -> str:
+    """Nothing of another hospital is shown, and the panel says why in plain words."""
+    panel = panel_of("p01")
+    expect(not panel["studies"], f"{len(panel['studies'])} studies in the panel")
+    why = str(panel["key_servers"]).partition(" (")[0]
+    expect("key servers can be reached" in why, f"the panel says: {why!r}")
+    return why
 
 
 def peer_down(report: Report) -> None:
@@ -360,6 +411,9 @@ PHASES: dict[str, Callable[[Report], None]] = {
     "without-consent": without_consent,
     "with-consent": with_consent,
     "hub-down": hub_down,
+    "one-key-server-down": one_key_server_down,
+    "two-key-servers-down": two_key_servers_down,
+    "key-servers-back": key_servers_back,
     "peer-down": peer_down,
     "whole-again": whole_again,
 }

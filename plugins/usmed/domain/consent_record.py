@@ -257,10 +257,11 @@ def _check_attestation(proof: Mapping[str, Any], digest: str, consent: Consent, 
     ):
         raise PeerDataError("a consent on paper is attested by two different members of staff")
     signed = _instant(document["iat"], now)
-    if consent.active:
+    permits = [one for one in consent.provisions if one.type is ProvisionType.PERMIT]
+    if consent.active and permits:
+        # What only denies may hold for ever.
         if consent.valid_until is None or consent.valid_until > signed + PAPER_LIFE:
             raise PeerDataError(f"a consent on paper ends at most {PAPER_LIFE.days} days after it was attested")
-        permits = [one for one in consent.provisions if one.type is ProvisionType.PERMIT]
         if any(Purpose.HRESCH in one.purposes or not one.purposes for one in permits):
             raise PeerDataError("a consent on paper names its purposes, and research is none of them")
     return hospital

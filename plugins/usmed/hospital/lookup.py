@@ -149,8 +149,9 @@ class FederatedLookup:
                 # Without consent the answer is that about nobody. Anything else is worth telling.
                 missing[KEY_SERVERS] = str(error)
             return RemoteAnswers(missing=missing, identifiers=resolution.identifiers)
-        # What is proved to be the same person's counts, whatever the hub knows; what is not, nobody would answer.
-        covered = replace(resolution, identifiers=held.ticket.patient)
+        # What is proved to be the same person's, and what the hub believes to be: by these a source finds studies. It
+        # gives those that name a number of the ticket themselves.
+        covered = replace(resolution, identifiers=resolution.identifiers | held.ticket.patient)
         return self._ask_all(query, selector, covered, held.signed, end)
 
     def _ask_all(

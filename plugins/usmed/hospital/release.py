@@ -198,12 +198,13 @@ class Release:
         """Return the studies that may be shown to `sender`: of these identifiers, or the one study that is named."""
         try:
             permission = self._permissions.of_request(sender, wanted.ticket, wanted.purpose)
-            identifiers = permission.covers(wanted.identifiers)
-            if wanted.identifiers and not identifiers:
+            if wanted.identifiers and not permission.covers(wanted.identifiers):
                 raise RefusedError(NO_TICKET, "the access ticket is another patient's")
         except RefusedError as error:
             self._record_refusal(sender, wanted, error)
             return []
+        # By these they are found; whose they are, and whether the permission is about that patient, their own tell.
+        identifiers = wanted.identifiers
         candidates: dict[str, Study] = {}
         if wanted.study_instance_uid:
             candidates = {one.orthanc_id: one for one in self._archive.study(wanted.study_instance_uid)}

@@ -327,7 +327,7 @@ class Transfer:
         self._store.set(progress.row.study_instance_uid, verified=bytes(progress.verified))
 
     def _request(self, row: PullRow, ticket: SignedTicket | None) -> dict[str, Any]:
-        identifiers = ticket.ticket.patient if ticket is not None else row.identifiers
+        identifiers = row.identifiers | (ticket.ticket.patient if ticket is not None else frozenset())
         return {
             "identifiers": [{"issuer": one.issuer, "value": one.value} for one in sorted(identifiers)],
             "study_instance_uid": row.study_instance_uid,

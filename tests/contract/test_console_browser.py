@@ -187,8 +187,8 @@ def test_an_administrator_registers_logs_in_and_approves(console: Console, brows
     assert console.approvals.find(other.digest).state is State.PENDING
     browser.driver.set_user_verified(True)
     browser.click("button[value=refuse]")
+    eventually(lambda: console.approvals.find(other.digest).state is State.REFUSED, what="it is refused")
     browser.until("refused")
-    assert console.approvals.find(other.digest).state is State.REFUSED
     browser.driver.get(f"{console.address}/console/log?event=approval")
     browser.until("nonce-of-operation-1")
     assert browser.faults() == []

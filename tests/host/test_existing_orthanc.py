@@ -158,8 +158,8 @@ def test_the_guide_names_the_packages_of_the_image() -> None:
     image = (ROOT / "docker" / "Dockerfile").read_text("utf-8")
     installed = set(re.findall(r"python3-[a-z0-9-]+", image))
     named = set(re.findall(r"python3-[a-z0-9-]+", GUIDE.partition("## Configuration")[0])) - {"python3-"}
-    # Passkeys are the hub's.
-    assert installed - named <= {"python3-fido2"}
+    # Shares of secrets are the key server's.
+    assert installed - named <= {"python3-pycryptodome"}
     assert named <= installed
 
 

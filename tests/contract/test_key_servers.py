@@ -289,6 +289,16 @@ def test_identifiers_are_joined_only_by_who_may(region: KeyRegion) -> None:
     assert len(region.give("keys-2", enrolments=[hub])) == 1
 
 
+def test_a_hospital_attests_nothing_about_anothers_patients(region: KeyRegion) -> None:
+    foreign = region.record("consent-1", LOCAL, by="iasi", to="iasi")
+    assert region.give("keys-1", records=[foreign]) == ["consent: iasi does not assign numbers of BACAU"]
+    own = region.record("consent-1", LOCAL, by="bacau", to="iasi")
+    assert region.give("keys-1", records=[own]) == []
+    # To take it back is open to all: it only takes away.
+    withdrawal = region.record("consent-1", LOCAL, version=2, by="iasi", to="iasi", status="inactive")
+    assert region.give("keys-1", records=[withdrawal]) == []
+
+
 def test_more_patients_than_usual_need_administrators(region: KeyRegion) -> None:
     patients = [PatientIdentifier("BACAU", str(number)) for number in range(1, 8)]
     given = {one: region.record(f"consent-{one.value}", one, by="bacau", to="iasi") for one in patients}

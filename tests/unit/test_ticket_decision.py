@@ -160,6 +160,21 @@ def test_one_patients_consent_never_opens_anothers_studies() -> None:
         ticket(record(), record("c-2", patient=VICTIM), patient=(CNP, VICTIM))
 
 
+def test_a_denial_under_one_number_stops_a_permit_under_another() -> None:
+    """Also where nobody has proved that both are one person's: who asks says that they are."""
+    permit, denial = record("c-1", patient=LOCAL), record("c-2", DENY, patient=CNP)
+    both = replace(ticket(permit, patient=(LOCAL,)), patient=frozenset({LOCAL, CNP}))
+    assert judged(both, permit, denial) == NO_CONSENT
+    assert judged(ticket(permit, patient=(LOCAL,)), permit, denial) == ""
+    # One to somebody else, or that is over, stops nothing.
+    for harmless in (
+        record("c-2", replace(DENY, recipients=frozenset({"regional"})), patient=CNP),
+        record("c-2", DENY, patient=CNP, valid_until=NOW),
+        record("c-2", DENY, patient=CNP, active=False),
+    ):
+        assert judged(both, permit, harmless) == DIFFERS
+
+
 def test_no_identifier_is_nobody() -> None:
     with pytest.raises(RefusedError):
         ticket(record(), patient=())

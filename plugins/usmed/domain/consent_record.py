@@ -168,6 +168,25 @@ def read_record(
     raise PeerDataError("a consent is proved by a passkey or by staff")
 
 
+def check_attested_numbers(record: ConsentRecord, spoken_for: Callable[[str], frozenset[str]]) -> None:
+    """Make sure that a hospital attests consents under its own numbers and the national one, not under others'.
+
+    Taking a consent back is open to every hospital: that only takes away.
+
+    Args:
+        record: as `read_record` returned it.
+        spoken_for: the issuers whose numbers a hospital may speak for (`RegionManifest.spoken_for`).
+
+    Raises:
+        PeerDataError: it speaks for numbers that it does not assign.
+    """
+    if record.kind is not ProofKind.STAFF or not record.consent.active:
+        return
+    foreign = {one.issuer for one in record.consent.patient} - spoken_for(record.by)
+    if foreign:
+        raise PeerDataError(f"{record.by} does not assign numbers of {', '.join(sorted(foreign))}")
+
+
 def held_record(document: Mapping[str, Any], kind: ProofKind, by: str) -> ConsentRecord:
     """Read a document whose proof was checked when it came: a key that left the region since does not undo it."""
     consent = consent_from_fhir(document["resource"], id=document["id"], version=document["version"])

@@ -108,6 +108,13 @@ class RegionManifest:
         server = self.key_servers.get(key_server_id)
         return server.administrator_key if server else None
 
+    def spoken_for(self, hospital_id: str) -> frozenset[str]:
+        """Return the issuers whose numbers a hospital may speak for: its own, and the national one."""
+        hospital = self.hospitals.get(hospital_id)
+        if hospital is None:
+            return frozenset()
+        return frozenset({*hospital.issuers, *([self.national_number.issuer] if self.national_number else [])})
+
     def issuer_owner(self, issuer: str) -> str | None:
         """Return the id of the hospital whose numbers `issuer` denotes, if it is one of the region's."""
         return next((h.id for h in self.hospitals.values() if issuer in h.issuers), None)

@@ -203,7 +203,11 @@ def grant(
     if wish.purpose is Purpose.ETREAT and len(persons) > 1:
         raise RefusedError(NOT_ONE_PERSON, "an emergency is about one patient: are these numbers one's?")
     refusal = RefusedError(NO_CONSENT, "nobody has said anything about this patient's consent")
+    denied = [one for one in persons if _denied(one, wish, records, enrolments)]
     for patient in persons:
+        if denied not in ([], [patient]):
+            # Any no wins over every yes, also under numbers that nobody has proved to be the same person's.
+            raise RefusedError(NO_CONSENT, "another of these numbers carries a denial")
         try:
             return propose(
                 jti=wish.jti,
@@ -223,6 +227,18 @@ def grant(
         except RefusedError as error:
             refusal = error
     raise refusal
+
+
+def _denied(
+    patient: frozenset[PatientIdentifier],
+    wish: TicketWish,
+    records: Sequence[ConsentRecord],
+    enrolments: Sequence[Enrolment],
+) -> bool:
+    """Tell whether somebody has denied something to this hospital for this purpose."""
+    consents = [one.consent for one in records_of(min(patient), records, enrolments)]
+    scope = scope_of(consents, AccessRequest(wish.recipient, wish.purpose), wish.issued)
+    return any(one.type is ProvisionType.DENY for one in scope)
 
 
 def _persons(

@@ -10,9 +10,9 @@ from datetime import datetime
 
 from usmed.domain.consent_record import ConsentRecord
 from usmed.domain.region import RegionManifest
-from usmed.domain.ticket import CLOCK_TOLERANCE, LIFE, AccessTicket
+from usmed.domain.ticket import CLOCK_TOLERANCE, LONGEST_LIFE, AccessTicket
 
-LAST_TICKET = LIFE + 2 * CLOCK_TOLERANCE
+LAST_TICKET = LONGEST_LIFE + 2 * CLOCK_TOLERANCE
 """From the signature of a ticket to the moment when no source heeds it: its life, and what the clocks may differ on
 both sides."""
 

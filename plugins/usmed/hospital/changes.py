@@ -1,12 +1,12 @@
 """What this hospital was told of patients' will since tickets were signed: consents taken back or changed, and denials.
 
-It only ever takes away: nothing that is told here permits anything. Kept on disk for longer than a ticket can live.
+It only ever takes away: nothing that is told here permits anything. It is kept for good, as a denial may hold for ever.
 """
 
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from usmed.domain.audit import AuditEvent, AuditEventType
@@ -27,9 +27,6 @@ from usmed.domain.ticket import AccessTicket
 from usmed.domain.withdrawal import overtaken
 from usmed.hospital.store import ToldStore
 from usmed.platform.audit_log import AuditLog
-
-KEPT = timedelta(days=30)
-"""Longer than any ticket lives, so that whoever sends it late finds it kept."""
 
 MAXIMUM_RECORDS = 100
 
@@ -57,7 +54,7 @@ class Changes:
         # Readers need no lock: whatever is in these is replaced, never altered.
         self._records: dict[str, ConsentRecord] = {}
         self._denials: dict[PatientIdentifier, dict[str, Consent]] = {}
-        for record in store.all(clock() - KEPT):
+        for record in store.all():
             self._keep(record)
 
     def told(self, sender: str, records: Any, enrolments: Any) -> list[str]:
@@ -116,7 +113,7 @@ class Changes:
         with self._lock:
             if not follows(record, self._records.get(record.consent.id)):
                 return False
-            self._store.save(record, document, now, now - KEPT)
+            self._store.save(record, document, now)
             self._audit.append(
                 AuditEvent(
                     now,

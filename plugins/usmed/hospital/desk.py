@@ -190,7 +190,7 @@ class Desk:
         if not self._takes_away(attested.record):
             # A new permission: there is nothing that a hospital would have to know.
             told = dict.fromkeys(region.hospitals, attested.created)
-        return progress(region, servers, told | {self._hospital: attested.created}, self._clock())
+        return progress(region, servers, told, self._clock())
 
     def _draft(self, document: dict[str, Any], staff: str) -> Draft:
         if not staff.strip():
@@ -273,7 +273,10 @@ class Desk:
         for record in records:
             try:
                 problems = self._send(member, [record])
-            except (TransportError, PeerDataError, RefusedError) as error:
+            except TransportError as error:
+                self._store.failed(member, [record], str(error))
+                return
+            except (PeerDataError, RefusedError) as error:
                 problems = [str(error)]
             if problems:
                 log.warning("%s does not take consent %s: %s", member, record["document"]["id"], problems[0])
@@ -302,9 +305,11 @@ class Desk:
                 if region.version != self._seen_version:
                     self._store.add_members(region.key_servers, self._clock() - TOLD_SINCE)
                     self._seen_version = region.version
+                for record in self._store.open(self._hospital, BATCH):
+                    self._tell_ourselves(record)
                 self.deliver([one for one in self._store.members_with_open() if region.member(one) is not None])
-            except (UsmedError, RuntimeError) as error:
-                log.error("deliveries: %s", error)
+            except Exception as error:  # noqa: BLE001 - deliveries must not end
+                log.error("deliveries: %s: %s", type(error).__name__, error)
             if self._stop.wait(RETRY_S):
                 return
 

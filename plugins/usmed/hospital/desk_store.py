@@ -116,7 +116,7 @@ class DeskStore:
         )
 
     def open(self, member: str, limit: int) -> list[dict[str, Any]]:
-        """Return the oldest records that a member has not acknowledged."""
+        """Return records that a member has not acknowledged: those that it has not refused yet first, oldest first."""
         joined = sa.join(
             _delivery,
             _attested,
@@ -126,7 +126,7 @@ class DeskStore:
             sa.select(_attested.c.record)
             .select_from(joined)
             .where(_delivery.c.member == member, _delivery.c.delivered == 0)
-            .order_by(_attested.c.created, _attested.c.id, _attested.c.version)
+            .order_by(_delivery.c.problem != "", _attested.c.created, _attested.c.id, _attested.c.version)
             .limit(limit)
         )
         with self._database.read() as connection:

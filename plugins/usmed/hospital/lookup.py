@@ -140,6 +140,9 @@ class FederatedLookup:
     def _ask_with_ticket(
         self, query: Query, selector: Selector, resolution: Resolution, agent: str, end: float
     ) -> RemoteAnswers:
+        if not resolution.identifiers:
+            # A study or an accession number that only the hub could have said whose it is.
+            return RemoteAnswers(missing={HUB: resolution.warning} if resolution.warning else {})
         left_s = end - time.monotonic()
         try:
             held = self._tickets.get(resolution.identifiers, agent, deadline_s=TICKET_SHARE * left_s)

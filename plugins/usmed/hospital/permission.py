@@ -32,9 +32,8 @@ class Permission(Protocol):
         """Return the ticket's `jti`; empty without one."""
         ...
 
-    @property
-    def holds(self) -> bool:
-        """Tell whether what it rests on has not changed since it was decided. Cheap: asked for each instance sent."""
+    def holds(self, study: Study, source: str) -> bool:
+        """Tell whether a study that was permitted still is. Cheap: asked for each instance that is sent."""
         ...
 
     def covers(self, identifiers: Collection[PatientIdentifier]) -> frozenset[PatientIdentifier]:
@@ -85,9 +84,8 @@ class _TicketPermission:
     def ticket_id(self) -> str:
         return self.ticket.jti
 
-    @property
-    def holds(self) -> bool:
-        return not self.changes.overtaken(self.ticket)
+    def holds(self, study: Study, source: str) -> bool:
+        return self.decide(study, source).permitted
 
     def covers(self, identifiers: Collection[PatientIdentifier]) -> frozenset[PatientIdentifier]:
         return self.ticket.patient.intersection(identifiers)
@@ -188,8 +186,7 @@ class _RegistryPermission:
     def ticket_id(self) -> str:
         return ""
 
-    @property
-    def holds(self) -> bool:
+    def holds(self, study: Study, source: str) -> bool:
         # The next request is decided anew; there is nothing here that would tell of a change meanwhile.
         return True
 

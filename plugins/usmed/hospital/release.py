@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 MAXIMUM_IDENTIFIERS = 50
 MAXIMUM_TAGS = 200
+LONGEST_CONSENT_ID = 200
 UNKNOWN = "there is no such study, or no permission for it"
 
 
@@ -134,7 +135,7 @@ class Release:
             identifier=one.identifier,
             birth_date=one.study.birth_date,
             sex=one.study.sex,
-            consent_id=one.decision.consent_id,
+            consent_id=_shortened(one.decision.consent_id),
             entries=tuple(entries),
         )
 
@@ -180,7 +181,7 @@ class Release:
 
     def _frames(self, one: Permitted, chosen: Sequence[tuple[int, str]]) -> Iterator[bytes]:
         for index, orthanc_id in chosen:
-            if not one.permission.holds:
+            if not one.permission.holds(one.study, self._hospital):
                 # The stream ends without its end: the receiver knows that it has a part.
                 raise RefusedError("unknown", UNKNOWN)
             data = self._archive.read(orthanc_id)
@@ -363,6 +364,12 @@ def _read_wanted(document: Mapping[str, Any]) -> _Wanted:
     except ValueError as error:
         raise PeerDataError("purpose: is not a known purpose of use") from error
     return _Wanted(identifiers, uid, purpose, document["ticket"])
+
+
+def _shortened(consents: str) -> str:
+    """Name the first of many consents: a manifest has room for a few ids, and a patient may give any number."""
+    first, *others = consents.split(",")
+    return f"{first} and {len(others)} more" if len(consents) > LONGEST_CONSENT_ID else consents
 
 
 def _index(value: object) -> int:

@@ -230,15 +230,14 @@ class ToldStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def all(self, since: datetime) -> list[ConsentRecord]:
-        """Return what was told since then, in any order."""
-        query = sa.select(_told).where(_told.c.received >= int(since.timestamp()))
+    def all(self) -> list[ConsentRecord]:
+        """Return what was told, in any order."""
         with self._database.read() as connection:
-            rows = connection.execute(query).all()
+            rows = connection.execute(sa.select(_told)).all()
         return [held_record(json.loads(one.document), ProofKind(one.kind), one.proved_by) for one in rows]
 
-    def save(self, record: ConsentRecord, document: Any, now: datetime, oldest: datetime) -> None:
-        """Keep a record in the place of an earlier version; drop what came before `oldest`."""
+    def save(self, record: ConsentRecord, document: Any, now: datetime) -> None:
+        """Keep a record in the place of an earlier version."""
         values = {
             "document": json.dumps(document),
             "kind": record.kind.value,
@@ -248,7 +247,6 @@ class ToldStore:
         insert = self._database.insert(_told).values(id=record.consent.id, **values)
         with self._database.write() as connection:
             connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=values))
-            connection.execute(sa.delete(_told).where(_told.c.received < int(oldest.timestamp())))
 
 
 def _row(mapping: Mapping[str, Any]) -> PullRow:

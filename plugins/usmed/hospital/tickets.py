@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -23,7 +23,7 @@ from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.quorum import Signature, assemble, read_signature
 from usmed.domain.region import RegionManifest
 from usmed.domain.ticket import AccessTicket, Staff, parse_ticket
-from usmed.domain.ticket_decision import NO_CONSENT
+from usmed.domain.ticket_decision import NO_CONSENT, NOT_ONE_PERSON
 from usmed.domain.ticket_wish import TicketWish
 from usmed.hospital.circuit import Circuit
 from usmed.hospital.identities import Poster
@@ -110,6 +110,8 @@ class Tickets:
         self._clock = clock
         self._deadline_s = deadline_s
         self._pool = ThreadPoolExecutor(max_workers=32, thread_name_prefix="tickets")
+        # Apart: a renewal waits for what it has put into the pool.
+        self._renewals = ThreadPoolExecutor(max_workers=4, thread_name_prefix="renewals")
         self._lock = threading.Lock()
         self._tickets: dict[_Key, SignedTicket] = {}
         self._renewing: set[_Key] = set()
@@ -161,6 +163,7 @@ class Tickets:
 
     def close(self) -> None:
         """Ask no more."""
+        self._renewals.shutdown(wait=False, cancel_futures=True)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _renew(self, key: _Key) -> None:
@@ -169,7 +172,7 @@ class Tickets:
                 return
             self._renewing.add(key)
         try:
-            self._pool.submit(self._renewed, key)
+            self._renewals.submit(self._renewed, key)
         except RuntimeError:
             log.info("not renewed: the node is stopping")
 
@@ -189,6 +192,8 @@ class Tickets:
     def _learn(self, key: _Key, deadline_s: float) -> SignedTicket:
         try:
             ticket = self._obtain(key, time.monotonic() + deadline_s)
+        except (RuntimeError, CancelledError) as error:
+            raise NoTicketError(UNAVAILABLE, "this node is stopping") from error
         except NoTicketError as error:
             if error.code == NO_CONSENT:
                 with self._lock:
@@ -218,8 +223,9 @@ class Tickets:
                 return self._sign(region, wish, held, end)
             except _DifferError as error:
                 if last:
-                    raise NoTicketError(NO_CONSENT, str(error)) from error
-                held = self._held(region, key.patient, end)
+                    raise NoTicketError(error.code, str(error)) from error
+                # Half of what is left, so that something is left for asking again.
+                held = self._held(region, key.patient, (time.monotonic() + end) / 2)
         raise AssertionError
 
     def _sign(
@@ -245,7 +251,7 @@ class Tickets:
 
         request = {"wish": wish.to_json(), **held}
         asked = self._ask(region, TICKETS_PATH, request, end, at_once=region.threshold, enough=enough, check=check)
-        for digest, signatures in signed.items():
+        for digest, signatures in list(signed.items()):
             if len(signatures) >= region.threshold:
                 ticket = tickets[digest]
                 chosen = [signatures[one] for one in sorted(signatures)][: region.threshold]
@@ -253,7 +259,10 @@ class Tickets:
         self._check_reach(region, len(asked.given) + len(asked.refused), asked.failed)
         if asked.given or len({one.code for one in asked.refused.values()}) > 1:
             said = [f"{one}: {error}" for one, error in sorted(asked.refused.items())]
-            raise _DifferError("; ".join(said) or "the key servers know different consents of this patient")
+            raise _DifferError(
+                next((one.code for one in asked.refused.values() if one.code not in _ABOUT_CONSENT), NO_CONSENT),
+                "; ".join(said) or "the key servers know different consents of this patient",
+            )
         raise _refusal(asked.refused)
 
     def _check_reach(self, region: RegionManifest, answered: int, failed: Mapping[str, str]) -> None:
@@ -337,6 +346,8 @@ class Tickets:
         return answers
 
     def _one(self, server: str, path: str, document: Any, end: float, check: Callable[[str, Any], None]) -> Any:
+        if time.monotonic() >= end:
+            raise TransportError("there was no time left to ask it")
         try:
             answer = self._client.post(
                 server, path, document, deadline_s=max(0.01, end - time.monotonic()), limit_bytes=LIMIT_BYTES
@@ -355,8 +366,15 @@ class Tickets:
         return answer
 
 
+_ABOUT_CONSENT = (NO_CONSENT, NOT_ONE_PERSON)
+
+
 class _DifferError(UsmedError):
-    """Key servers know different consents."""
+    """Key servers know different consents, or refuse for different reasons; `code` is what weighs most of them."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def _refusal(refused: Mapping[str, RefusedError]) -> NoTicketError:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from usmed.domain.audit import AuditEvent, AuditEventType
 from usmed.domain.canonical import canonical_json
 from usmed.domain.consent import Consent
-from usmed.domain.consent_record import read_record
+from usmed.domain.consent_record import check_attested_numbers, read_record
 from usmed.domain.errors import PeerDataError
 from usmed.domain.fhir_consent import consent_from_fhir
 from usmed.domain.identifiers import PatientIdentifier
@@ -88,6 +88,7 @@ class Registry:
                 record = read_record(
                     document, keys=self._hospital_key, credentials=lambda _: (), relying_party=None, now=now
                 )
+                check_attested_numbers(record, self._region().spoken_for)
                 with changing(self._database) as connection:
                     self._take(connection, record.consent, document["document"]["resource"], sender, now)
             except PeerDataError as error:

@@ -20,6 +20,7 @@ from usmed.domain.consent_record import (
     Credential,
     Enrolment,
     RelyingParty,
+    check_attested_numbers,
     read_enrolment,
     read_record,
 )
@@ -240,6 +241,7 @@ class KeyServer:
             relying_party=self._relying_party,
             now=now,
         )
+        check_attested_numbers(record, self._region().spoken_for)
         with self._store.changing() as connection:
             self._store.take(connection, record, document, now, _taken(record, sender, now))
 

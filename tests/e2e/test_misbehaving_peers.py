@@ -169,6 +169,11 @@ def _recorded(world: World, patient: str) -> dict[str, Any] | None:
     return records[-1] if records else None
 
 
+def _recorded_as_partial(world: World, patient: str) -> dict[str, Any] | None:
+    record = _recorded(world, patient)
+    return record if record is not None and record["outcome"] == "partial" else None
+
+
 def _panel(world: World, patient: str) -> dict[str, Any]:
     return dict(world.b.get(f"/usmed/patients/{world.patients[patient]}").json())
 
@@ -240,8 +245,8 @@ def test_one_peer_misbehaves(world: World, name: str) -> None:
     print(f"{name}: first lookup {took:.2f} s")
     assert holders == {"honest"}
     assert _in_time(world, took)
-    record = eventually(lambda: _recorded(world, name), 5, "the lookup is in the audit log")
-    assert record["outcome"] == "partial"
+    # Written a moment later; until then the last record may be that of an earlier lookup, which was answered in full.
+    record = eventually(lambda: _recorded_as_partial(world, name), 5, "the lookup is in the audit log")
     assert f"{name}: " in record["reason"]
     assert record["detail"]["holders"] == ["honest"]
     asked = peer.lookups

@@ -98,6 +98,11 @@ class RegionManifest:
         member = self.member(member_id)
         return member.key if member else None
 
+    def hospital_key(self, hospital_id: str) -> OKPKey | None:
+        """Return a hospital's key; None for anybody else: the word of the hub or a key server proves no consent."""
+        hospital = self.hospitals.get(hospital_id)
+        return hospital.key if hospital else None
+
     def key_server_key(self, key_server_id: str) -> OKPKey | None:
         """Return the key by which a key server signs tickets; None for anybody else, hospitals and hub included."""
         server = self.key_servers.get(key_server_id)

@@ -303,7 +303,7 @@ def verify_ticket(
         raise PeerDataError("the access ticket is bound to another key than the one that signed the request")
     if now < ticket.issued - CLOCK_TOLERANCE:
         raise PeerDataError("the access ticket is not valid yet: check both clocks")
-    if now >= ticket.expires + CLOCK_TOLERANCE:
+    if now >= ticket.expires:
         raise PeerDataError("the access ticket has expired")
     return ticket
 

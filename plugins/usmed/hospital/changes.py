@@ -32,7 +32,14 @@ MAXIMUM_RECORDS = 100
 
 
 class Changes:
-    """The use case of being told."""
+    """The use case of being told.
+
+    Args:
+        changed: told the numbers of the patients whose consents are others now.
+
+    Attributes:
+        generation: another number after each change, so that what was decided before can be told from what was after.
+    """
 
     def __init__(
         self,
@@ -41,7 +48,7 @@ class Changes:
         store: ToldStore,
         audit: AuditLog,
         clock: Callable[[], datetime],
-        changed: Callable[[], None],
+        changed: Callable[[Collection[PatientIdentifier]], None],
         relying_party: RelyingParty | None = None,
     ) -> None:
         self._region = region
@@ -54,6 +61,7 @@ class Changes:
         # Readers need no lock: whatever is in these is replaced, never altered.
         self._records: dict[str, ConsentRecord] = {}
         self._denials: dict[PatientIdentifier, dict[str, Consent]] = {}
+        self.generation = 0
         for record in store.all():
             self._keep(record)
 
@@ -77,21 +85,22 @@ class Changes:
         def credentials(identifier: PatientIdentifier) -> list[Credential]:
             return [each for one in known if identifier in one.patient for each in one.credentials]
 
-        taken = False
+        taken: set[PatientIdentifier] = set()
         for document in records:
             try:
                 record = read_record(
                     document,
-                    keys=self._hospital_key,
+                    keys=self._region().hospital_key,
                     credentials=credentials,
                     relying_party=self._relying_party,
                     now=now,
                 )
-                taken |= self._take(sender, record, document["document"], now)
+                if self._take(sender, record, document["document"], now):
+                    taken |= record.consent.patient
             except PeerDataError as error:
                 problems.append(str(error))
         if taken:
-            self._changed()
+            self._changed(taken)
         return problems
 
     def overtaken(self, ticket: AccessTicket) -> str:
@@ -143,16 +152,13 @@ class Changes:
                 self._denials[number] = held
             else:
                 self._denials.pop(number, None)
+        self.generation += 1
 
     def _enrolment(self, document: Any) -> Enrolment | None:
         try:
             return read_enrolment(
-                document["token"], hospital=document["hospital"], keys=self._hospital_key, now=self._clock()
+                document["token"], hospital=document["hospital"], keys=self._region().hospital_key, now=self._clock()
             )
         except (PeerDataError, KeyError, TypeError):
             # Without it the record that needs it is not accepted, and says so.
             return None
-
-    def _hospital_key(self, member_id: str) -> Any:
-        hospital = self._region().hospitals.get(member_id)
-        return hospital.key if hospital else None

@@ -223,7 +223,7 @@ class Desk:
             f"$.provision.actor: {one!r} is no hospital of the region" for one in sorted(named - set(region.hospitals))
         ]
         national = region.national_number
-        spoken_for = {*region.hospitals[self._hospital].issuers, *([national.issuer] if national else [])}
+        spoken_for = region.spoken_for(self._hospital)
         for number in sorted(read.patient):
             if number.issuer not in spoken_for:
                 problems.append(f"$.patient.identifier.system: this hospital does not assign {number.issuer} numbers")

@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 
 from usmed.domain.errors import PeerDataError, UsmedError
-from usmed.domain.identifiers import Naming
+from usmed.domain.identifiers import Naming, PatientIdentifier
 from usmed.domain.region import HUB
-from usmed.domain.study_record import StudyRecord, bucket_of, digests, is_date, study_record
+from usmed.domain.study_record import StudyRecord, bucket_of, digests, is_date, parse_identifier, study_record
 from usmed.hospital.archive import Archive, Study
 from usmed.hospital.identities import Poster
 
@@ -37,7 +37,7 @@ class Feed:
         archive: Archive,
         client: Poster,
         is_guest: Callable[[str], bool],
-        consents_changed: Callable[[], None],
+        consents_changed: Callable[[Collection[PatientIdentifier]], None],
         reconcile_s: float,
         poll_s: float,
     ) -> None:
@@ -175,7 +175,9 @@ class Feed:
                 answer = self._client.post(HUB, "/v1/consents/changes", {"since": cursor}, deadline_s=DEADLINE_S)
                 # A cursor that went back tells of a hub restored from a backup: what is remembered may be newer.
                 if (answer["changes"] and cursor) or int(answer["cursor"]) < cursor:
-                    self._consents_changed()
+                    self._consents_changed(
+                        {parse_identifier(one) for each in answer["changes"] for one in each["identifiers"]}
+                    )
                 cursor = int(answer["cursor"])
                 self.last_error = ""
             except (UsmedError, KeyError, TypeError, ValueError) as error:

@@ -126,7 +126,6 @@ class FederatedLookup:
         with self._lock:
             self._answers.clear()
         self._identities.forget()
-        self._tickets.forget()
 
     def unreachable(self) -> Mapping[str, str]:
         """Return the hospitals that are being left alone, with the reason."""

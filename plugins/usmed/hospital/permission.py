@@ -4,7 +4,7 @@ the hub's registry.
 Nobody is asked about a ticket. What this hospital has been told since it was signed, a withdrawal or a denial, counts.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -79,12 +79,16 @@ class _TicketPermission:
     naming: Naming
     changes: Changes
     clock: Callable[[], datetime]
+    generation: int
 
     @property
     def ticket_id(self) -> str:
         return self.ticket.jti
 
     def holds(self, study: Study, source: str) -> bool:
+        if self.generation == self.changes.generation:
+            # Nobody has told anything since: only time can have ended it.
+            return self.clock() < self.ticket.expires
         return self.decide(study, source).permitted
 
     def covers(self, identifiers: Collection[PatientIdentifier]) -> frozenset[PatientIdentifier]:
@@ -136,7 +140,7 @@ class TicketPermissions:
         """See `Permissions.of_request`."""
         if ticket is None:
             raise RefusedError(NO_TICKET, "the request carries no access ticket")
-        key = self._region().hospitals[sender].key if sender in self._region().hospitals else None
+        key = self._region().hospital_key(sender)
         if key is None:
             raise RefusedError(NO_TICKET, f"{sender} is no hospital of the region")
         return self._verified(ticket, sender, key, purpose)
@@ -153,7 +157,7 @@ class TicketPermissions:
 
     def _verified(self, signed: Any, recipient: str, key: OKPKey, purpose: Purpose) -> Permission:
         region, now = self._region(), self._clock()
-        if region.expires is not None and now >= region.expires:
+        if region.is_expired(now):
             raise RefusedError(NO_TICKET, f"the region manifest expired at {region.expires:%Y-%m-%d %H:%M} UTC")
         try:
             ticket = verify_ticket(
@@ -169,7 +173,8 @@ class TicketPermissions:
             raise RefusedError(NO_TICKET, str(error)) from error
         if ticket.purpose is not purpose:
             raise RefusedError(NO_TICKET, f"the access ticket is for {ticket.purpose}, the request for {purpose}")
-        return _TicketPermission(ticket, self._naming, self._changes, self._clock)
+        # Before anything is decided: what is told from now on is another generation.
+        return _TicketPermission(ticket, self._naming, self._changes, self._clock, self._changes.generation)
 
 
 # ---- Without ----
@@ -237,5 +242,4 @@ class CurrentPermissions:
         return self._current().to_send(study, recipient, purpose, agent)
 
     def _current(self) -> Permissions:
-        chosen: Sequence[Permissions] = (self.tickets, self.registry)
-        return chosen[0] if self.region().key_servers else chosen[1]
+        return self.tickets if self.region().key_servers else self.registry

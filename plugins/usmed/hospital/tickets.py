@@ -155,11 +155,15 @@ class Tickets:
             raise none[1]
         return self._learn(key, self._deadline_s if deadline_s is None else deadline_s)
 
-    def forget(self) -> None:
-        """Drop what is remembered: somebody's consents changed."""
+    def forget(self, patient: Collection[PatientIdentifier]) -> None:
+        """Drop what is remembered about whoever these numbers name: a consent changed."""
+        numbers = frozenset(patient)
         with self._lock:
-            self._tickets.clear()
-            self._none.clear()
+            for key, held in list(self._tickets.items()):
+                if key.patient & numbers or held.ticket.patient & numbers:
+                    del self._tickets[key]
+            for key in [one for one in self._none if one.patient & numbers]:
+                del self._none[key]
 
     def close(self) -> None:
         """Ask no more."""

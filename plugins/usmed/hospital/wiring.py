@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from joserfc.jwk import OKPKey
 
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.errors import ConfigurationError, UsmedError
-from usmed.domain.identifiers import Naming
+from usmed.domain.identifiers import Naming, PatientIdentifier
 from usmed.domain.region import Hospital, RegionManifest
 from usmed.hospital.archive import Archive
 from usmed.hospital.arrivals import Arrivals
@@ -179,9 +180,10 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         cache_s=settings.Lookup.CacheSeconds,
     )
 
-    def consents_changed() -> None:
+    def consents_changed(patient: Collection[PatientIdentifier]) -> None:
         consents.forget()
         lookup.forget()
+        tickets.forget(patient)
 
     changes = Changes(
         region=region_now, store=ToldStore(database), audit=audit, clock=utc_now, changed=consents_changed

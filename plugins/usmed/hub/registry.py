@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
-from joserfc.jwk import OKPKey
 from sqlalchemy import Connection
 
 from usmed.domain.audit import AuditEvent, AuditEventType
@@ -86,7 +85,7 @@ class Registry:
         for document in records:
             try:
                 record = read_record(
-                    document, keys=self._hospital_key, credentials=lambda _: (), relying_party=None, now=now
+                    document, keys=self._region().hospital_key, credentials=lambda _: (), relying_party=None, now=now
                 )
                 check_attested_numbers(record, self._region().spoken_for)
                 with changing(self._database) as connection:
@@ -109,10 +108,6 @@ class Registry:
         one = StoredConsent(consent.id, version, status, patient, _text(resource), int(now.timestamp()))
         self._save(connection, one)
         append_in(connection, [_event(one, sender, now, "recorded" if consent.active else "withdrawn")])
-
-    def _hospital_key(self, member_id: str) -> OKPKey | None:
-        hospital = self._region().hospitals.get(member_id)
-        return hospital.key if hospital else None
 
     def withdraw(self, consent_id: str, by: str) -> StoredConsent:
         """Withdraw a consent: from now on it says nothing. Withdrawing twice is the same as once.

@@ -27,7 +27,7 @@ from usmed.domain.consent_record import (
 from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.quorum import sign
-from usmed.domain.region import HUB, Hospital, RegionManifest
+from usmed.domain.region import Hospital, RegionManifest
 from usmed.domain.ticket import AccessTicket
 from usmed.domain.ticket_decision import grant
 from usmed.domain.ticket_wish import TicketWish, parse_wish
@@ -217,7 +217,7 @@ class KeyServer:
         hospital, token, now = document["hospital"], document["token"], self._clock()
         if not isinstance(hospital, str) or not isinstance(token, str):
             raise PeerDataError("its members are text")
-        enrolment = read_enrolment(token, hospital=hospital, keys=self._hospital_key, now=now)
+        enrolment = read_enrolment(token, hospital=hospital, keys=self._region().hospital_key, now=now)
         self._check_issuers(enrolment)
         with self._store.changing() as connection:
             if self._store.enrol(connection, enrolment, token, now):
@@ -225,18 +225,15 @@ class KeyServer:
 
     def _check_issuers(self, enrolment: Enrolment) -> None:
         """A hospital speaks for its own numbers and, having seen a document, for the national one; not for others'."""
-        region = self._region()
-        national = region.national_number
-        hospital = region.hospitals.get(enrolment.hospital)
-        own = {*(hospital.issuers if hospital else ()), *([national.issuer] if national else [])}
-        if foreign := sorted({one.issuer for one in enrolment.patient} - own):
+        spoken_for = self._region().spoken_for(enrolment.hospital)
+        if foreign := sorted({one.issuer for one in enrolment.patient} - spoken_for):
             raise PeerDataError(f"{enrolment.hospital} does not assign numbers of {', '.join(foreign)}")
 
     def _take_record(self, sender: str, document: Any) -> None:
         now = self._clock()
         record = read_record(
             document,
-            keys=self._hospital_key,
+            keys=self._region().hospital_key,
             credentials=self._credentials,
             relying_party=self._relying_party,
             now=now,
@@ -248,11 +245,6 @@ class KeyServer:
     def _credentials(self, identifier: PatientIdentifier) -> list[Credential]:
         held = self._store.person([identifier]).enrolments
         return [credential for one in held for credential in one.enrolment.credentials]
-
-    def _hospital_key(self, member_id: str) -> OKPKey | None:
-        """Return a hospital's key; None for the hub and the key servers, whose word proves no consent."""
-        hospital = self._region().hospitals.get(member_id) if member_id != HUB else None
-        return hospital.key if hospital else None
 
     def _decision(
         self, asked: AccessTicket | TicketWish, sender: str, now: datetime, outcome: Outcome, reason: str

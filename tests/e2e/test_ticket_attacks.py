@@ -419,6 +419,23 @@ def test_the_hub_cannot_hold_a_withdrawal_back(world: World) -> None:
         world.region.hub.start()
 
 
+def test_a_ticket_ends_with_the_consent_that_it_rests_on(world: World) -> None:
+    """Between the ticket and its use the consent ends: long before a ticket would."""
+    end = _now() + timedelta(seconds=4)
+    period = {"start": "2026-01-01", "end": end.isoformat()}
+    patient = {"patient": frozenset({VICTIM})}
+    world.a.attest(on_paper(permit(NATIONAL_ISSUER, VICTIM.value, recipients=["b"], period=period)))
+    answer = _ask(world.servers[0], "b", world.b.key, "/v1/tickets", _wish("b", **patient))
+    granted = parse_ticket(answer.json()["ticket"])
+    assert granted.expires == end
+    ticket = world.by_servers(granted)
+    assert signed.send(world.b, world.a, signed.MANIFEST, _request(ticket, OTHERS)).status_code == 200
+    time.sleep(max(0.0, (end - datetime.now(UTC)).total_seconds()))
+    assert signed.send(world.b, world.a, signed.MANIFEST, _request(ticket, OTHERS)).status_code == 404
+    assert _reasons(world)[-1] == "the access ticket has expired"
+    assert _ask(world.servers[0], "b", world.b.key, "/v1/tickets", _wish("b", **patient)).status_code == 403
+
+
 def test_the_region_manifest_neither_goes_back_nor_is_changed_by_a_minority(world: World) -> None:
     """The next version is taken up while the node runs; what does not follow is not."""
     region, file = world.region, Path(world.region.file)

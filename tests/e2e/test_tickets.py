@@ -6,14 +6,17 @@ Three hospitals: A holds the studies, B may see them, C may not.
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from e2e.studies import NATIONAL_ISSUER, Patient, Study, national_number
 from support.key_server import KeyServer
-from support.region import Hospital, Hub, Region, eventually, on_paper, permit
+from support.region import AUTH, CLERK, Hospital, Hub, Region, eventually, on_paper, permit
 
 CIRCUIT_S = 1.0
 
@@ -163,3 +166,100 @@ def test_what_is_sent_needs_a_ticket_too(world: World) -> None:
     refused = world.a.post("/peers/nobody/store", here)
     assert refused.status_code == 403, refused.text
     assert "no hospital of the region" in refused.text
+
+
+REASON = "adus inconstient dupa un accident"
+
+
+def test_an_emergency_needs_two_people_and_no_consent(world: World) -> None:
+    study, other = _patient_at_a(world), _patient_at_a(world)
+    asked = {"PatientID": study.patient.number, "Reason": REASON}
+    assert world.b.as_staff(CLERK, "/emergencies", {**asked, "Reason": "urgent"}).status_code == 400
+    emergency = world.b.as_staff(CLERK, "/emergencies", asked).json()
+    confirmation = f"/emergencies/{emergency['ID']}/confirmation"
+    assert world.b.as_staff(CLERK, confirmation, {}).status_code == 403
+    assert world.b.as_staff(AUTH, "/emergencies/none/confirmation", {}).status_code == 400
+    assert not _seen(world.b, study)
+    opened = world.b.as_staff(AUTH, confirmation, {}).json()
+    assert (opened["AskedBy"], opened["ConfirmedBy"]) == (CLERK[0], AUTH[0])
+    assert timedelta(minutes=59) < datetime.fromisoformat(opened["Until"]) - datetime.now(UTC) <= timedelta(hours=1)
+    assert _seen(world.b, study)
+    assert _fetched(world.b, study)["State"] == "complete"
+    # This patient, this hospital.
+    assert not _seen(world.b, other)
+    assert not _seen(world.c, study)
+    released = [one for one in world.a.audit() if one["event"] == "release"][-1]["detail"]
+    assert (released["purpose"], released["ticket"]) == ("ETREAT", opened["Ticket"])
+    mine = [one for one in world.b.audit() if one["event"] == "emergency"]
+    assert [one["detail"]["what"] for one in mine[-2:]] == ["asked for", "opened"]
+    told = [server for server in world.servers if any(one["event"] == "emergency" for one in server.audit())]
+    assert len(told) >= 2
+
+
+def test_a_patient_can_forbid_even_emergencies(world: World) -> None:
+    study = _patient_at_a(world)
+    purpose = [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActReason", "code": "ETREAT"}]
+    _consent(world, study, kind="deny", purpose=purpose)
+    asked = world.b.as_staff(CLERK, "/emergencies", {"PatientID": study.patient.number, "Reason": REASON}).json()
+    refused = world.b.as_staff(AUTH, f"/emergencies/{asked['ID']}/confirmation", {})
+    assert refused.status_code == 403
+    assert "forbidden" in refused.text
+    assert not _seen(world.b, study)
+    assert [one["outcome"] for one in world.b.audit() if one["event"] == "emergency"][-1] == "denied"
+
+
+@contextmanager
+def _moved(who: Hospital | KeyServer, by: str) -> Iterator[None]:
+    """Let a process run with a clock that is wrong."""
+    settings = who.environment if isinstance(who, Hospital) else who.settings
+    (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
+    who.stop()
+    settings |= {"LD_PRELOAD": str(library), "FAKETIME": by, "DONT_FAKE_MONOTONIC": "1"}
+    try:
+        who.start()
+        yield
+    finally:
+        who.stop()
+        for name in ("LD_PRELOAD", "FAKETIME", "DONT_FAKE_MONOTONIC"):
+            del settings[name]
+        who.start()
+
+
+def _refused_for_time(who: Hospital | KeyServer) -> int:
+    return sum(one.get("outcome") == "denied" and "clock" in one.get("reason", "") for one in who.audit())
+
+
+def test_one_key_server_with_a_wrong_clock_changes_nothing_and_two_sign_nothing(world: World) -> None:
+    one, two = (_patient_at_a(world) for _ in range(2))
+    for study in (one, two):
+        _consent(world, study, "b")
+    before = [_refused_for_time(server) for server in world.servers]
+    with _moved(world.servers[0], "+10m"):
+        eventually(lambda: _seen(world.b, one), 20, "the other two agree")
+        with _moved(world.servers[1], "-10m"):
+            assert not _seen(world.b, two)
+            assert "check both clocks" in _panel(world.b, two)["key_servers"]
+            for server, count in list(zip(world.servers, before, strict=True))[:2]:
+                eventually(lambda one=server, least=count: _refused_for_time(one) > least, 10, f"{server.id} records it")
+    eventually(lambda: _seen(world.b, two), 20, "the clocks are right again")
+
+
+def test_a_hospital_with_a_wrong_clock_gets_and_gives_nothing(world: World) -> None:
+    study = _patient_at_a(world)
+    _consent(world, study, "b")
+    eventually(lambda: _seen(world.b, study), 20, "B sees it")
+
+    def refused(who: Hospital | KeyServer, more_than: int) -> bool:
+        assert not _seen(world.b, study)
+        return _refused_for_time(who) > more_than
+
+    before = _refused_for_time(world.servers[0])
+    with _moved(world.b, "+10m"):
+        eventually(lambda: refused(world.servers[0], before), 10, "a key server refuses B")
+    eventually(lambda: _seen(world.b, study), 20, "B's clock is right again")
+    before = _refused_for_time(world.a)
+    with _moved(world.a, "-10m"):
+        eventually(lambda: refused(world.a, before), 10, "A refuses B")
+        # Local care goes on.
+        assert _seen(world.a, study)
+    eventually(lambda: _seen(world.b, study), 20, "A's clock is right again")

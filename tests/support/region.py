@@ -62,6 +62,7 @@ class Hospital:
             generate_certificate(
                 address, certificate=self.certificate_file, key=self.tls_key_file, now=datetime.now(UTC)
             )
+        self.environment: dict[str, str] = {}
         self.process: Process | None = None
         self.session = requests.Session()
         self.session.auth = AUTH
@@ -134,8 +135,9 @@ class Hospital:
     def start(self, region_file: Path | None = None) -> None:
         """Start Orthanc and wait until it answers."""
         if region_file is not None or self.process is None:
-            path = self.write_configuration(region_file)
-            self.process = Process(["Orthanc", str(path)], self.folder / "orthanc.log", {}, ROOT)
+            self.write_configuration(region_file)
+        arguments = ["Orthanc", str(self.folder / "orthanc.json")]
+        self.process = Process(arguments, self.folder / "orthanc.log", self.environment, ROOT)
         self.process.start()
         self.wait_ready()
 
@@ -191,9 +193,13 @@ class Hospital:
         return self._desk(f"/{consent_id}/confirmation", {"Sha256": draft["Sha256"]}, AUTH)
 
     def _desk(self, path: str, body: Mapping[str, Any], who: tuple[str, str]) -> dict[str, Any]:
-        answer = requests.post(f"{self.url}/usmed/consents{path}", json=body, auth=who, timeout=60)
+        answer = self.as_staff(who, f"/consents{path}", body)
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
+
+    def as_staff(self, who: tuple[str, str], path: str, body: Mapping[str, Any]) -> requests.Response:
+        """POST to one of the node's own addresses, logged in as CLERK or AUTH."""
+        return requests.post(f"{self.url}/usmed{path}", json=body, auth=who, timeout=60)
 
     def audit(self) -> list[dict[str, Any]]:
         """Return the last audit records, from the database file."""

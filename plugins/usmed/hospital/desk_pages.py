@@ -4,10 +4,9 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
-from usmed.domain.errors import RefusedError
 from usmed.hospital.desk import Desk, Entry
 from usmed.hospital.desk_store import Draft
-from usmed.hospital.page_requests import NOBODY, agent, json_body, text
+from usmed.hospital.page_requests import json_body, staff, text
 
 
 def create_desk_pages(desk: Desk) -> Blueprint:
@@ -16,7 +15,7 @@ def create_desk_pages(desk: Desk) -> Blueprint:
 
     @pages.post("")
     def write() -> Response:
-        return jsonify(_draft(desk.write(json_body().get("Resource"), _staff())))
+        return jsonify(_draft(desk.write(json_body().get("Resource"), staff())))
 
     @pages.get("")
     def waiting() -> Response:
@@ -29,20 +28,13 @@ def create_desk_pages(desk: Desk) -> Blueprint:
     @pages.post("/<consent_id>/withdrawal")
     def write_withdrawal(consent_id: str) -> Response:
         json_body()
-        return jsonify(_draft(desk.write_withdrawal(consent_id, _staff())))
+        return jsonify(_draft(desk.write_withdrawal(consent_id, staff())))
 
     @pages.post("/<consent_id>/confirmation")
     def confirm(consent_id: str) -> Response:
-        return jsonify(_entry(desk.confirm(consent_id, text(json_body(), "Sha256"), _staff())))
+        return jsonify(_entry(desk.confirm(consent_id, text(json_body(), "Sha256"), staff())))
 
     return pages
-
-
-def _staff() -> str:
-    user = agent()
-    if user == NOBODY:
-        raise RefusedError("nobody", "a consent is written down and confirmed by members of staff who have logged in")
-    return user
 
 
 def _draft(draft: Draft) -> dict[str, Any]:

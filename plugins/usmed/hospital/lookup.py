@@ -28,7 +28,7 @@ from usmed.domain.study_record import parse_identifier
 from usmed.domain.ticket_decision import NO_CONSENT
 from usmed.hospital.circuit import Circuit
 from usmed.hospital.identities import Identities, Poster, Resolution
-from usmed.hospital.tickets import KEY_SERVERS, NoTicketError, Tickets
+from usmed.hospital.tickets import KEY_SERVERS, NoTicketError, SignedTicket, Tickets
 from usmed.platform.audit_log import AuditLog
 
 log = logging.getLogger(__name__)
@@ -81,6 +81,8 @@ class FederatedLookup:
         self._pool = ThreadPoolExecutor(max_workers=64, thread_name_prefix="lookup")
         self._lock = threading.Lock()
         self._answers: dict[str, _Asked] = {}
+        # Whose these studies are the hub does not tell, and a C-MOVE or a click names nothing but the study.
+        self._in_emergencies: dict[str, frozenset[PatientIdentifier]] = {}
 
     def select(self, query: Query) -> Selector | None:
         """Tell which patient a lookup names, or None."""
@@ -104,7 +106,7 @@ class FederatedLookup:
             known = self._answers.get(key)
         if known is not None and time.monotonic() < known.until:
             return known.result
-        resolution = self._identities.resolve(selector, end - time.monotonic())
+        resolution = self._in_emergency(selector, self._identities.resolve(selector, end - time.monotonic()))
         if not resolution.holders:
             result = RemoteAnswers(missing={HUB: resolution.warning} if resolution.warning else {})
         elif self._tickets.needed:
@@ -136,6 +138,15 @@ class FederatedLookup:
         """Stop asking."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def _in_emergency(self, selector: Selector, resolution: Resolution) -> Resolution:
+        """Widen what the hub may tell to what an open emergency is about: then every hospital is asked."""
+        named = resolution.identifiers | self._in_emergencies.get(selector.study_instance_uid, frozenset())
+        if selector.identifier is not None:
+            named |= {selector.identifier}
+        if self._tickets.emergency(named) is None:
+            return resolution
+        return replace(resolution, identifiers=named, holders=self._identities.everybody())
+
     def _ask_with_ticket(
         self, query: Query, selector: Selector, resolution: Resolution, agent: str, end: float
     ) -> RemoteAnswers:
@@ -154,10 +165,13 @@ class FederatedLookup:
         # What is proved to be the same person's, and what the hub believes to be: by these a source finds studies. It
         # gives those that name a number of the ticket themselves.
         covered = replace(resolution, identifiers=resolution.identifiers | held.ticket.patient)
-        return self._ask_all(query, selector, covered, held.signed, end)
+        result = self._ask_all(query, selector, covered, held, end)
+        if held.ticket.purpose is Purpose.ETREAT:
+            self._in_emergencies |= {one.study_instance_uid: covered.identifiers for one in result.answers}
+        return result
 
     def _ask_all(
-        self, query: Query, selector: Selector, resolution: Resolution, ticket: Any, end: float
+        self, query: Query, selector: Selector, resolution: Resolution, ticket: SignedTicket | None, end: float
     ) -> RemoteAnswers:
         document = self._request(query, selector, resolution, ticket)
         missing: dict[str, str] = {HUB: resolution.warning} if resolution.warning else {}
@@ -189,7 +203,9 @@ class FederatedLookup:
         level = Level.STUDY if query.level is Level.PATIENT else query.level
         return RemoteAnswers(tuple(merge_holders(level, answers)), missing, resolution.identifiers)
 
-    def _request(self, query: Query, selector: Selector, resolution: Resolution, ticket: Any) -> dict[str, Any]:
+    def _request(
+        self, query: Query, selector: Selector, resolution: Resolution, ticket: SignedTicket | None
+    ) -> dict[str, Any]:
         level = Level.STUDY if query.level is Level.PATIENT else query.level
         # The patient is named by identifiers, each with its issuer, never by a bare number.
         keys = {k: v for k, v in query.keys.items() if k not in ("PatientID", "IssuerOfPatientID")}
@@ -203,8 +219,8 @@ class FederatedLookup:
             "keys": keys,
             "tags": tags,
             "case_sensitive": query.case_sensitive,
-            "purpose": Purpose.TREAT.value,
-            "ticket": ticket,
+            "purpose": (ticket.ticket.purpose if ticket is not None else Purpose.TREAT).value,
+            "ticket": ticket.signed if ticket is not None else None,
         }
 
     def _ask(

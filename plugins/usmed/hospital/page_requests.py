@@ -6,7 +6,7 @@ from typing import Any
 from flask import request
 
 from usmed.domain.canonical import parse_json
-from usmed.domain.errors import PeerDataError
+from usmed.domain.errors import PeerDataError, RefusedError
 
 LIMIT_BYTES = 64 << 10
 NOBODY = "http"
@@ -16,6 +16,18 @@ NOBODY = "http"
 def agent() -> str:
     """Return who asks: the user whom Orthanc has authenticated."""
     return str(request.environ.get("REMOTE_USER", NOBODY))
+
+
+def staff() -> str:
+    """Return which member of staff asks.
+
+    Raises:
+        RefusedError: nobody has logged in.
+    """
+    user = agent()
+    if user == NOBODY:
+        raise RefusedError("nobody", "this is done by members of staff who have logged in")
+    return user
 
 
 def text(body: Mapping[str, Any], name: str) -> str:

@@ -13,6 +13,8 @@ from usmed.domain.pull import UNFINISHED, State
 from usmed.hospital.archive import Archive
 from usmed.hospital.desk import Desk
 from usmed.hospital.desk_pages import create_desk_pages
+from usmed.hospital.emergencies import Emergencies
+from usmed.hospital.emergency_pages import create_emergency_pages
 from usmed.hospital.feed import Feed
 from usmed.hospital.fetch import Fetch
 from usmed.hospital.lookup import FederatedLookup
@@ -31,11 +33,13 @@ def create_pages(
     lookup: FederatedLookup,
     feed: Feed,
     desk: Desk,
+    emergencies: Emergencies,
     hospital_name: Callable[[str], str],
 ) -> Flask:
     """Return the application; Orthanc's HTTP server mounts it and has authenticated whoever calls."""
     app = Flask(__name__)
     app.register_blueprint(create_desk_pages(desk), url_prefix="/consents")
+    app.register_blueprint(create_emergency_pages(emergencies, naming), url_prefix="/emergencies")
 
     @app.errorhandler(UsmedError)
     def failed(error: UsmedError) -> tuple[Response, int]:

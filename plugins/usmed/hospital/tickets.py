@@ -22,7 +22,7 @@ from usmed.domain.errors import PeerDataError, RefusedError, TransportError, Usm
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.quorum import Signature, assemble, read_signature
 from usmed.domain.region import RegionManifest
-from usmed.domain.ticket import AccessTicket, Staff, parse_ticket
+from usmed.domain.ticket import EMERGENCY_LIFE, LIFE, AccessTicket, Staff, parse_ticket
 from usmed.domain.ticket_decision import NO_CONSENT, NOT_ONE_PERSON
 from usmed.domain.ticket_wish import TicketWish
 from usmed.hospital.circuit import Circuit
@@ -72,6 +72,9 @@ class _Key:
     patient: frozenset[PatientIdentifier]
     recipient: str
     staff: Staff
+    purpose: Purpose = Purpose.TREAT
+    confirmed_by: Staff | None = None
+    reason: str = ""
 
 
 @dataclass(slots=True)
@@ -114,6 +117,7 @@ class Tickets:
         self._renewals = ThreadPoolExecutor(max_workers=4, thread_name_prefix="renewals")
         self._lock = threading.Lock()
         self._tickets: dict[_Key, SignedTicket] = {}
+        self._emergencies: list[SignedTicket] = []
         self._renewing: set[_Key] = set()
         self._none: dict[_Key, tuple[float, NoTicketError]] = {}
 
@@ -134,7 +138,8 @@ class Tickets:
 
         Args:
             patient: the numbers that the person is believed to be known by. The ticket covers those, and others that
-                are proved to be the same person's, on which a consent rests.
+                are proved to be the same person's, on which a consent rests. While an emergency is open for one of
+                them, it is the emergency's.
             agent: on whose behalf (AE title or user).
             recipient: the hospital that is to receive; this one if empty.
             deadline_s: the longest that it may take.
@@ -143,6 +148,8 @@ class Tickets:
             NoTicketError: with a code and, in plain words, why.
         """
         key = _Key(frozenset(patient), recipient or self._hospital, _staff(agent))
+        if key.recipient == self._hospital and (emergency := self.emergency(key.patient)) is not None:
+            return emergency
         now = self._clock()
         with self._lock:
             held = self._tickets.get(key)
@@ -154,6 +161,29 @@ class Tickets:
         if none is not None and time.monotonic() < none[0]:
             raise none[1]
         return self._learn(key, self._deadline_s if deadline_s is None else deadline_s)
+
+    def open_emergency(
+        self, patient: PatientIdentifier, staff: Staff, confirmed_by: Staff, reason: str
+    ) -> SignedTicket:
+        """Get a ticket without consent, and use it for everything about this patient until it ends.
+
+        Raises:
+            NoTicketError: with a code: `denied-by-patient`, `over-rate`, UNAVAILABLE…, and, in plain words, why.
+        """
+        key = _Key(frozenset({patient}), self._hospital, staff, Purpose.ETREAT, confirmed_by, reason)
+        ticket = self._learn(key, self._deadline_s)
+        with self._lock:
+            self._emergencies.append(ticket)
+        return ticket
+
+    def emergency(self, patient: Collection[PatientIdentifier]) -> SignedTicket | None:
+        """Return the ticket of an emergency that is open for whoever these numbers name."""
+        if not self._emergencies:
+            return None
+        now = self._clock()
+        with self._lock:
+            self._emergencies = [one for one in self._emergencies if now < one.ticket.expires]
+            return next((one for one in self._emergencies if one.ticket.patient.intersection(patient)), None)
 
     def forget(self, patient: Collection[PatientIdentifier]) -> None:
         """Drop what is remembered about whoever these numbers name: a consent changed."""
@@ -220,8 +250,11 @@ class Tickets:
                 recipient=key.recipient,
                 staff=key.staff,
                 patient=key.patient,
-                purpose=Purpose.TREAT,
+                purpose=key.purpose,
                 issued=self._clock().replace(microsecond=0),
+                life=EMERGENCY_LIFE if key.purpose is Purpose.ETREAT else LIFE,
+                confirmed_by=key.confirmed_by,
+                reason=key.reason,
             )
             try:
                 return self._sign(region, wish, held, end)

@@ -331,7 +331,7 @@ class Transfer:
         return {
             "identifiers": [{"issuer": one.issuer, "value": one.value} for one in sorted(identifiers)],
             "study_instance_uid": row.study_instance_uid,
-            "purpose": Purpose.TREAT.value,
+            "purpose": (ticket.ticket.purpose if ticket is not None else Purpose.TREAT).value,
             "ticket": ticket.signed if ticket is not None else None,
         }
 

@@ -22,6 +22,7 @@ from usmed.hospital.circuit import Circuit
 from usmed.hospital.consents import Consents
 from usmed.hospital.desk import Desk
 from usmed.hospital.desk_store import DeskStore
+from usmed.hospital.emergencies import Emergencies
 from usmed.hospital.federation import HEALTH_PATH, FederationApplication, FederationListener
 from usmed.hospital.feed import Feed
 from usmed.hospital.fetch import Fetch
@@ -312,6 +313,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         lookup=lookup,
         feed=feed,
         desk=desk,
+        emergencies=Emergencies(tickets=tickets, audit=audit, clock=utc_now, opened=lookup.forget),
         hospital_name=name_of,
     )
     return Node(

@@ -3,6 +3,7 @@
 import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -103,6 +104,59 @@ def test_writers_that_read_first_do_not_lose_each_others_work(database: Database
         thread.join()
     with database.read() as connection:
         assert connection.execute(sa.select(nonce.c.expires)).scalar_one() == 81
+
+
+def test_changes_of_many_threads_share_transactions_and_each_gets_its_own_result(database: Database) -> None:
+    begun: list[object] = []
+    sa.event.listen(database._engine, "begin", begun.append)
+
+    def change(number: int) -> int:
+        def insert(connection: Connection) -> int:
+            connection.execute(sa.insert(nonce).values({**ROW, "jti": str(number)}))
+            return number
+
+        return database.together(insert)
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(change, range(400))) == list(range(400))
+    assert len(begun) < 300
+    with database.read() as connection:
+        assert count(connection) == 400
+
+
+def test_a_change_that_fails_takes_no_other_with_it(database: Database) -> None:
+    barrier = threading.Barrier(16)
+
+    def change(number: int) -> str:
+        def insert(connection: Connection) -> str:
+            connection.execute(sa.insert(nonce).values({**ROW, "jti": str(number)}))
+            if number % 4 == 0:
+                raise KeyError(number)
+            return "kept"
+
+        barrier.wait()
+        try:
+            return database.together(insert)
+        except KeyError as error:
+            assert error.args == (number,)
+            return "refused"
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(change, range(64)))
+    assert answers == ["refused" if number % 4 == 0 else "kept" for number in range(64)]
+    with database.read() as connection:
+        assert {int(one) for one in connection.scalars(sa.select(nonce.c.jti))} == {n for n in range(64) if n % 4}
+
+
+def test_a_database_that_fails_fails_all_who_wait(database: Database) -> None:
+    def wrong(connection: Connection) -> None:
+        connection.execute(sa.text("SELECT * FROM nowhere"))
+
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(database.together, wrong) for _ in range(8)]:
+            with pytest.raises(StorageError, match="nowhere"):
+                done.result()
+    assert database.together(count) == 0
 
 
 def test_a_failure_is_a_storage_error_that_names_no_values(database: Database) -> None:

@@ -13,9 +13,6 @@ from enum import StrEnum
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
-from fido2 import cbor
-from fido2.cose import CoseKey
-from fido2.webauthn import AuthenticatorData, CollectedClientData
 from joserfc.jwk import OKPKey
 
 from usmed.domain.canonical import base64url_decode, canonical_json, sha256_hex
@@ -291,6 +288,11 @@ def _check_passkey(
 ) -> bytes:
     if relying_party is None:
         raise PeerDataError("nobody's passkeys are accepted here: no portal is configured")
+    # Here, because a node that is told of nothing but paper needs none of its 1.6 MB.
+    from fido2 import cbor
+    from fido2.cose import CoseKey
+    from fido2.webauthn import AuthenticatorData, CollectedClientData
+
     members = {"kind", "credential", "authenticator_data", "client_data", "signature"}
     if set(proof) != members or not all(isinstance(proof[name], str) for name in members):
         raise PeerDataError(f"a proof by passkey has exactly the members {', '.join(sorted(members))}")

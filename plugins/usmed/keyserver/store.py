@@ -4,7 +4,7 @@ A record is kept as it came, with its proof, so that it can be handed to a serve
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -153,6 +153,16 @@ class RecordStore:
         self._database = database
         self._pruned_in: dict[bool, int] = {}
 
+    def together[T](self, change: Callable[[sa.Connection], T]) -> T:
+        """Change the tables as in `changing`, in one transaction with what others want at the same moment."""
+
+        def locked(connection: sa.Connection) -> T:
+            if self._database.is_postgresql:
+                connection.execute(_LOCK)
+            return change(connection)
+
+        return self._database.together(locked)
+
     @contextmanager
     def changing(self) -> Iterator[sa.Connection]:
         """Give a connection that may change the tables: one at a time, so that versions follow each other."""
@@ -215,22 +225,8 @@ class RecordStore:
 
     def person(self, patient: Collection[PatientIdentifier]) -> Person:
         """Return what is held about whoever these identifiers name, directly or through enrolments."""
-        known, enrolments = set(patient), dict[str, HeldEnrolment]()
-        records: dict[str, HeldRecord] = {}
         with self._database.read() as connection:
-            asked: set[PatientIdentifier] = set()
-            while new := known - asked:
-                asked |= new
-                for number in sorted(new):
-                    named = {"issuer": number.issuer, "value": number.value}
-                    for row in connection.execute(_ENROLMENTS, named):
-                        enrolments[row.digest] = _read_enrolment(row.hospital, row.token, row.content)
-                    for row in connection.execute(_RECORDS, named):
-                        records[row.id] = _read(row.record, row.kind, row.proved_by)
-                known |= {number for one in enrolments.values() for number in one.enrolment.patient}
-        return Person(
-            frozenset(known), [records[one] for one in sorted(records)], [enrolments[one] for one in sorted(enrolments)]
-        )
+            return person_in(connection, patient)
 
     def counts(self) -> Counts:
         """Return how much is held."""
@@ -349,6 +345,25 @@ class RecordStore:
             sa.select(_record).where(_record.c.id.in_(list(ids)), _current).order_by(_record.c.id)
         ).all()
         return [_read(row.record, row.kind, row.proved_by) for row in rows]
+
+
+def person_in(connection: sa.Connection, patient: Collection[PatientIdentifier]) -> Person:
+    """Return what `RecordStore.person` does, as the caller's transaction sees it."""
+    known, enrolments = set(patient), dict[str, HeldEnrolment]()
+    records: dict[str, HeldRecord] = {}
+    asked: set[PatientIdentifier] = set()
+    while new := known - asked:
+        asked |= new
+        for number in sorted(new):
+            named = {"issuer": number.issuer, "value": number.value}
+            for row in connection.execute(_ENROLMENTS, named):
+                enrolments[row.digest] = _read_enrolment(row.hospital, row.token, row.content)
+            for row in connection.execute(_RECORDS, named):
+                records[row.id] = _read(row.record, row.kind, row.proved_by)
+        known |= {number for one in enrolments.values() for number in one.enrolment.patient}
+    return Person(
+        frozenset(known), [records[one] for one in sorted(records)], [enrolments[one] for one in sorted(enrolments)]
+    )
 
 
 def _arrived(connection: sa.Connection, record_id: str, digest: str) -> None:

@@ -32,8 +32,8 @@ from usmed.domain.ticket import AccessTicket
 from usmed.domain.ticket_decision import grant
 from usmed.domain.ticket_wish import TicketWish, parse_wish
 from usmed.keyserver.approvals import Approvals
-from usmed.keyserver.store import RecordStore, patient_key
-from usmed.platform.audit_log import AuditLog, append_in
+from usmed.keyserver.store import RecordStore, patient_key, person_in
+from usmed.platform.audit_log import append_in
 from usmed.platform.notices import Notice, Outbox
 
 OVER_RATE = "over-rate"
@@ -75,7 +75,6 @@ class KeyServer:
         key: OKPKey,
         region: Callable[[], RegionManifest],
         store: RecordStore,
-        audit: AuditLog,
         clock: Callable[[], datetime],
         rates: Rates,
         relying_party: RelyingParty | None,
@@ -86,7 +85,6 @@ class KeyServer:
         self._key = key
         self._region = region
         self._store = store
-        self._audit = audit
         self._clock = clock
         self._rates = rates
         self._relying_party = relying_party
@@ -141,19 +139,26 @@ class KeyServer:
         """
         wish = parse_wish(document)
         now = self._clock()
-        try:
-            ticket = self._grant(wish, sender, now)
-            with self._store.changing() as connection:
+
+        def decide(connection: sa.Connection) -> AccessTicket | RefusedError:
+            try:
+                ticket = self._grant(connection, wish, sender, now)
                 approval, first = self._count(connection, ticket, sender.id, now)
-                if first and ticket.purpose is Purpose.ETREAT:
-                    # One notice a patient and hour: the audit log has every ticket.
-                    self._outbox.put_in(connection, self._emergency(ticket, sender), now)
-                reason = f"signed, approved by {approval}" if approval else "signed"
-                append_in(connection, [self._decision(ticket, sender.id, now, Outcome.SUCCESS, reason)])
-        except RefusedError as error:
-            self._audit.append(self._decision(wish, sender.id, now, Outcome.DENIED, f"{error.code}: {error}")).wait()
-            raise
-        signed = ticket.to_json()
+            except RefusedError as error:
+                reason = f"{error.code}: {error}"
+                append_in(connection, [self._decision(wish, sender.id, now, Outcome.DENIED, reason)])
+                return error
+            if first and ticket.purpose is Purpose.ETREAT:
+                # One notice a patient and hour: the audit log has every ticket.
+                self._outbox.put_in(connection, self._emergency(ticket, sender), now)
+            reason = f"signed, approved by {approval}" if approval else "signed"
+            append_in(connection, [self._decision(ticket, sender.id, now, Outcome.SUCCESS, reason)])
+            return ticket
+
+        decided = self._store.together(decide)
+        if isinstance(decided, RefusedError):
+            raise decided
+        signed = decided.to_json()
         return {"ticket": signed, "signature": sign(self._key, signer=self._id, document=signed).to_json()}
 
     def _count(self, connection: sa.Connection, ticket: AccessTicket, sender: str, now: datetime) -> tuple[str, bool]:
@@ -190,7 +195,7 @@ class KeyServer:
             f"Who, for whom and why is in the audit log of this key server, under {AuditEventType.EMERGENCY}.\n",
         )
 
-    def _grant(self, wish: TicketWish, sender: Hospital, now: datetime) -> AccessTicket:
+    def _grant(self, connection: sa.Connection, wish: TicketWish, sender: Hospital, now: datetime) -> AccessTicket:
         region = self._region()
         if region.is_expired(now):
             # Whoever keeps the next manifest away from this server must not gain by it.
@@ -199,7 +204,7 @@ class KeyServer:
                 f"the region manifest, version {region.version}, expired at {region.expires:%Y-%m-%d %H:%M} UTC: its"
                 " administrators have to sign a new one",
             )
-        person = self._store.person(wish.patient)
+        person = person_in(connection, wish.patient)
         return grant(
             wish,
             region=region.region,

@@ -78,7 +78,6 @@ def wire(
         key=settings.key,
         region=region,
         store=store,
-        audit=audit,
         clock=clock,
         rates=settings.rates,
         relying_party=settings.relying_party,

@@ -43,8 +43,11 @@ class NonceStore:
         expires = max(issued, now) + MEMORY
         row = {"sender": sender, "jti": jti, "expires": int(expires.timestamp()) + 1}
         prune = self._pruned_at is None or abs(now - self._pruned_at) > MEMORY
-        with self._database.autocommit() as connection:
+
+        def take(connection: sa.Connection) -> bool:
             if prune:
                 self._pruned_at = now
                 connection.execute(sa.delete(_nonce).where(_nonce.c.expires < int(now.timestamp())))
             return connection.execute(_ACCEPT, row).first() is not None
+
+        return self._database.together(take)

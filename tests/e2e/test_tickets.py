@@ -240,7 +240,7 @@ def test_one_key_server_with_a_wrong_clock_changes_nothing_and_two_sign_nothing(
             assert not _seen(world.b, two)
             assert "check both clocks" in _panel(world.b, two)["key_servers"]
             for server, count in list(zip(world.servers, before, strict=True))[:2]:
-                eventually(lambda one=server, least=count: _refused_for_time(one) > least, 10, f"{server.id} records it")
+                eventually(lambda one=server, least=count: _refused_for_time(one) > least, 10, server.id)
     eventually(lambda: _seen(world.b, two), 20, "the clocks are right again")
 
 

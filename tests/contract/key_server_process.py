@@ -149,7 +149,7 @@ class Hospital:
         return [(one["document"]["id"], one["document"]["version"]) for one in found["records"]]
 
 
-def install(folder: Path, urls: dict[str, str]) -> tuple[dict[str, Server], Hospital]:
+def install(folder: Path, urls: dict[str, str], threshold: int = 1) -> tuple[dict[str, Server], Hospital]:
     """Make keys, certificate and manifest of a region with these key servers (id to URL of the database)."""
     (folder / "passphrase").write_text(PASSPHRASE, "utf-8")
     others = (HUB, "iasi", *(f"{one}-admin" for one in urls))
@@ -160,7 +160,7 @@ def install(folder: Path, urls: dict[str, str]) -> tuple[dict[str, Server], Hosp
     public = {name: public_key_text(key) for name, key in keys.items()}
     servers = {name: Server(folder, name, free_port(), url) for name, url in urls.items()}
     manifest = {
-        "version": 1, "region": "moldova", "name": "Moldova", "issued": "2026-11-21T10:00:00Z", "threshold": 1,
+        "version": 1, "region": "moldova", "name": "Moldova", "issued": "2026-11-21T10:00:00Z", "threshold": threshold,
         "hub": {"address": "https://localhost:8443", "public_key": public[HUB]},
         "hospitals": [{"id": "iasi", "name": "Iași", "address": "https://iasi:8043", "public_key": public["iasi"],
                        "issuers": ["BACAU", "RO-CNP"]}],

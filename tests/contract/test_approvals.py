@@ -287,24 +287,3 @@ def test_emergencies_beyond_the_rate(region: KeyRegion) -> None:
     )
     region.give(records=[denial])
     assert in_emergency(region, 6) == "denied-by-patient"
-
-
-def test_what_other_modules_ask_for_is_granted_by_its_particulars(region: KeyRegion) -> None:
-    one = Operation(
-        Kind.SECRET_RELEASE, "iasi", "nonce-of-operation-1", {"secret": "archive-iasi", "reason": REASON},
-        region.clock(), region.clock() + timedelta(hours=1),
-    )  # fmt: skip
-
-    def granted(requester: str, secret: str) -> str:
-        with region.databases["keys-1"].read() as connection:
-            return approvals(region).granted(
-                connection, requester, Kind.SECRET_RELEASE, {"secret": secret}, region.clock()
-            )
-
-    proposed(region, one)
-    assert granted("iasi", "archive-iasi") == ""
-    approvals(region).decide(one.digest, Change.APPROVE, by="test")
-    assert granted("iasi", "archive-iasi") == one.digest
-    assert granted("bacau", "archive-iasi") == granted("iasi", "archive-bacau") == ""
-    region.clock.advance(3600)
-    assert granted("iasi", "archive-iasi") == ""

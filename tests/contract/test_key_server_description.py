@@ -11,11 +11,12 @@ import yaml
 from openapi_spec_validator import validate
 
 from contract.key_servers import Servers, running_servers
-from contract.test_approvals import operation
+from contract.test_approvals import REASON, approvals, operation
 from contract.test_key_servers import CNP, LOCAL
 from support.wishes import wish_of
+from usmed.domain.approval import Change, parse_operation
 from usmed.domain.errors import RefusedError
-from usmed.domain.secret_sharing import parse_secret
+from usmed.domain.secret_sharing import Release, parse_secret
 from usmed.domain.ticket import parse_ticket
 from usmed.keyserver.app import create_app
 from usmed.keyserver.description import description
@@ -69,6 +70,11 @@ def exchange_all(servers: Servers) -> list[tuple[str, dict[str, Any], int, Any]]
     shares.share_anew("iasi/research")
     with pytest.raises(RefusedError):
         shares.get("iasi/other")
+    shares.put("archive", bytes(32), nodes=["iasi"], release=Release.APPROVAL)
+    released = shares.propose("iasi/archive", REASON).operation
+    for name in ("keys-1", "keys-2"):
+        approvals(servers, name).decide(released.digest, Change.APPROVE, by="test")
+    shares.get("iasi/archive", shares.approvals.standing(released))
     return done + servers.calls
 
 
@@ -119,6 +125,7 @@ def test_examples_fit_and_are_accepted(servers: Servers) -> None:
         check({"$ref": f"#/components/schemas/{name}"}, one)
     parse_ticket(schemas["Ticket"]["examples"][0])
     parse_secret(schemas["SecretRecord"]["examples"][0])
+    parse_operation(schemas["Operation"]["examples"][0])
     for path, name, sender in (
         ("/v1/records", "Records", "iasi"), ("/v1/records/for", "RecordsFor", "iasi"),
         ("/v1/exchange", "ExchangeQuestion", "keys-2"),

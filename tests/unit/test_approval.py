@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from joserfc.jwk import OKPKey
 
 from usmed.domain.approval import (
     LONGEST_LIFE,
@@ -17,6 +18,8 @@ from usmed.domain.approval import (
     Operation,
     State,
     after,
+    approved_document,
+    approved_operation,
     decision_challenge,
     is_over,
     parse_operation,
@@ -24,6 +27,7 @@ from usmed.domain.approval import (
 )
 from usmed.domain.canonical import canonical_json
 from usmed.domain.errors import PeerDataError
+from usmed.domain.quorum import QuorumError, assemble, sign
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 REASON = "Accident feroviar la Pașcani, 40 de răniți"
@@ -44,7 +48,7 @@ def operation(**changes: Any) -> Operation:
 OTHERS = [
     operation(kind=Kind.EMERGENCIES),
     operation(kind=Kind.REIDENTIFICATION, particulars={"project": "p", "pseudonym": "x1", "reason": REASON}),
-    operation(kind=Kind.SECRET_RELEASE, particulars={"secret": "archive-iasi", "reason": REASON}),
+    operation(kind=Kind.SECRET_RELEASE, particulars={"secret": "iasi/archive", "node": "iasi", "reason": REASON}),
 ]
 
 
@@ -74,6 +78,12 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "beyond the calendar": lambda one: {**one, "issued": 1 << 39, "expires": (1 << 39) + 60},
     "no particulars": lambda one: {**one, "particulars": {}},
     "particulars of another kind": lambda one: {**one, "particulars": {"secret": "x", "reason": REASON}},
+    "a secret for nobody": lambda one: {
+        **one, "kind": "secret-release", "particulars": {"secret": "x", "reason": REASON}
+    },
+    "a secret for another": lambda one: {
+        **one, "kind": "secret-release", "particulars": {"secret": "x", "node": "bacau", "reason": REASON}
+    },
     "no end": lambda one: {**one, "particulars": {**one["particulars"], "until": one["expires"] + 1}},
     "an end before the beginning": lambda one: {**one, "particulars": {**one["particulars"], "until": one["issued"]}},
     "no patient more": lambda one: {**one, "particulars": {**one["particulars"], "further": 0}},
@@ -138,6 +148,49 @@ def test_a_signature_is_for_one_decision_on_one_server() -> None:
     }
     assert len(made) == 8
     assert {len(one) for one in made} == {32}
+
+
+# ---- What servers sign ----
+
+KEYS = {one: OKPKey.generate_key("Ed25519", private=True) for one in ("keys-1", "keys-2", "iasi")}
+
+
+def signed(*signers: str, document: Any = None, keys: Any = KEYS) -> Any:
+    document = approved_document(operation().digest) if document is None else document
+    return assemble(document, [sign(keys[one], signer=one, document=document) for one in signers])
+
+
+def approved(statement: Any) -> str:
+    servers = {one: KEYS[one] for one in ("keys-1", "keys-2")}
+    return approved_operation(statement, servers.get, threshold=2)
+
+
+def test_k_servers_say_that_an_operation_is_approved() -> None:
+    assert approved(signed("keys-1", "keys-2")) == operation().digest
+    for statement in (
+        signed("keys-1"), signed("keys-1", "keys-1"), signed("keys-1", "iasi"),
+        signed("keys-1", "keys-2", keys={**KEYS, "keys-2": KEYS["iasi"]}),
+        {**signed("keys-1"), "signatures": [*signed("keys-1")["signatures"],
+                                            *signed("keys-2", document=approved_document("0" * 64))["signatures"]]},
+    ):  # fmt: skip
+        with pytest.raises(QuorumError, match="the approval has 1 of the 2 signatures that it needs"):
+            approved(statement)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        [], False, "usmed-operation-approved", {}, {"typ": "usmed-operation-approved"},
+        {"typ": "usmed-operation-approved", "operation": "0" * 63},
+        {"typ": "usmed-operation-approved", "operation": "Z" * 64},
+        {"typ": "usmed-operation-approved", "operation": 1},
+        {"typ": "usmed-approval", "operation": "0" * 64},
+        {"typ": "usmed-operation-approved", "operation": "0" * 64, "more": 1},
+    ],
+)  # fmt: skip
+def test_what_says_no_such_thing(document: Any) -> None:
+    with pytest.raises(PeerDataError, match="no statement"):
+        approved(signed("keys-1", "keys-2", document=document))
 
 
 # ---- States ----

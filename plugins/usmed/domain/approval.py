@@ -5,6 +5,7 @@ administrator approves on their own server, and only that server then acts on it
 needs k servers, so it needs k administrators. What does not depend on a database or a clock is here.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,9 +14,12 @@ from typing import Any
 
 from usmed.domain.canonical import canonical_json, sha256_hex
 from usmed.domain.errors import PeerDataError
+from usmed.domain.quorum import Keys, require, verify_quorum
 
 TYPE = "usmed-operation"
 DECISION_TYPE = "usmed-approval"
+APPROVED_TYPE = "usmed-operation-approved"
+APPROVED_BYTES = 1024
 LONGEST_LIFE = timedelta(hours=24)
 CLOCK_TOLERANCE = timedelta(seconds=60)
 MOST_PATIENTS = 100_000
@@ -37,7 +41,7 @@ _PARTICULARS: Mapping[Kind, frozenset[str]] = {
     Kind.PATIENTS: frozenset({"further", "until", "reason"}),
     Kind.EMERGENCIES: frozenset({"further", "until", "reason"}),
     Kind.REIDENTIFICATION: frozenset({"project", "pseudonym", "reason"}),
-    Kind.SECRET_RELEASE: frozenset({"secret", "reason"}),
+    Kind.SECRET_RELEASE: frozenset({"secret", "node", "reason"}),
 }
 
 
@@ -76,7 +80,8 @@ class Operation:
         requester: the hospital that asks.
         nonce: names the operation, once and for all: 16 to 64 characters.
         particulars: all that there is to know; which members depends on the kind. For rates: `further` patients
-            `until` a time (seconds since 1970); for all: the `reason`.
+            `until` a time (seconds since 1970); for a secret: its id, and the `node` that is to receive it, which is
+            the requester; for all: the `reason`.
         issued, expires: aware UTC, whole seconds, at most LONGEST_LIFE apart.
     """
 
@@ -143,6 +148,36 @@ def decision_challenge(*, server: str, digest: str, change: Change) -> bytes:
     return bytes.fromhex(sha256_hex(canonical_json(document)))
 
 
+def approved_document(digest: str) -> dict[str, str]:
+    """Return what each key server signs whose administrator has approved an operation."""
+    return {"typ": APPROVED_TYPE, "operation": digest}
+
+
+def approved_operation(signed: Any, keys: Keys, *, threshold: int) -> str:
+    """Return the digest of the operation that enough key servers say they have approved.
+
+    A server that gives a part of something (a share) asks for this: parts that were given under several operations,
+    each approved by fewer than k, would add up otherwise.
+
+    Args:
+        signed: `approved_document`, a general JWS with one signature of each such server.
+        keys: the key servers' current keys.
+        threshold: how many have to have approved it.
+
+    Raises:
+        QuorumError: too few have signed.
+        PeerDataError: not such a document.
+    """
+    quorum = verify_quorum(signed, keys, threshold=threshold, limit_bytes=APPROVED_BYTES)
+    document = quorum.document
+    if not isinstance(document, dict) or not isinstance(document.get("operation"), str):
+        raise PeerDataError("the document is no statement that an operation is approved")
+    if document != approved_document(document["operation"]) or not _is_digest(document["operation"]):
+        raise PeerDataError("the document is no statement that an operation is approved")
+    require(quorum, "the approval")
+    return str(document["operation"])
+
+
 def after(state: State, change: Change) -> State | None:
     """Return the state after a change; None if the change is impossible there."""
     return TRANSITIONS.get((state, change))
@@ -171,6 +206,8 @@ def parse_operation(document: Any) -> Operation:
     if not issued < expires <= issued + LONGEST_LIFE:
         raise PeerDataError(f"operation: ends after it begins, at most {LONGEST_LIFE // timedelta(hours=1)} hours")
     particulars = _particulars(kind, document["particulars"])
+    if kind is Kind.SECRET_RELEASE and particulars["node"] != document["requester"]:
+        raise PeerDataError("operation: the node that is to receive the secret is the requester")
     if kind in RATES and not issued < _instant(particulars, "until") <= expires:
         raise PeerDataError("operation: until lies between issued and expires")
     return Operation(
@@ -191,6 +228,10 @@ def _particulars(kind: Kind, value: Any) -> dict[str, str | int]:
     if "further" in names and (type(value["further"]) is not int or not 1 <= value["further"] <= MOST_PATIENTS):
         raise PeerDataError(f"operation: further is a whole number from 1 to {MOST_PATIENTS}")
     return dict(value)
+
+
+def _is_digest(text: str) -> bool:
+    return re.fullmatch(r"[0-9a-f]{64}", text) is not None
 
 
 def _text(element: Mapping[str, Any], name: str, shortest: int, longest: int) -> str:

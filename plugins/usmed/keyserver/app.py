@@ -51,8 +51,8 @@ def create_app(services: Services) -> Flask:
     """Build the WSGI application that serves verified requests."""
     app = Flask(__name__, static_folder=None)
 
-    def post(path: str, members: set[str], handler: Handler) -> None:
-        serve(path, members, handler, lambda region: region.hospitals, "hospitals")
+    def post(path: str, members: set[str], handler: Handler, may_have: frozenset[str] = frozenset()) -> None:
+        serve(path, members, handler, lambda region: region.hospitals, "hospitals", may_have)
 
     def serve[M: Member](
         path: str,
@@ -60,6 +60,7 @@ def create_app(services: Services) -> Flask:
         handler: Callable[[M, dict[str, Any]], Any],
         callers: Callable[[RegionManifest], Mapping[str, M]],
         kind: str,
+        may_have: frozenset[str] = frozenset(),
     ) -> None:
         def view() -> Response:
             caller = callers(services.region()).get(request.environ[REQUEST_KEY].sender)
@@ -70,7 +71,7 @@ def create_app(services: Services) -> Flask:
             if request.mimetype != "application/json":
                 return _error(415, "not-json", "the body must be application/json")
             body = parse_json(request.get_data(cache=False), limit_bytes=services.limit_bytes)
-            if not isinstance(body, dict) or set(body) != members:
+            if not isinstance(body, dict) or set(body) - may_have != members:
                 raise PeerDataError(f"the body has exactly the members {', '.join(sorted(members))}")
             return _json(200, handler(caller, body))
 
@@ -160,7 +161,7 @@ def _add_open_pages(app: Flask, services: Services) -> None:
 type Handler = Callable[[Hospital, dict[str, Any]], Any]
 
 
-def _add_secrets(services: Services, post: Callable[[str, set[str], Handler], None]) -> None:
+def _add_secrets(services: Services, post: Callable[..., None]) -> None:
     def announce(_sender: Hospital, _body: dict[str, Any]) -> Any:
         return services.shares.announcement()
 
@@ -178,17 +179,17 @@ def _add_secrets(services: Services, post: Callable[[str, set[str], Handler], No
 
     post("/v1/encryption-key", set(), announce)
     post("/v1/secrets", {"secret", "share"}, put)
-    post("/v1/secrets/shares", {"id", "to"}, release)
+    post("/v1/secrets/shares", {"id", "to"}, release, frozenset({"approval"}))
     post("/v1/secrets/held", set(), held)
     post("/v1/secrets/settle", {"receipts"}, settle)
 
 
 def _propose(services: Services, hospital: Hospital, operation: Any) -> Any:
-    return services.approvals.propose(hospital.id, operation).to_json()
+    return services.approvals.told(services.approvals.propose(hospital.id, operation))
 
 
 def _state(services: Services, hospital: Hospital, nonce: Any) -> Any:
-    return services.approvals.state(hospital.id, nonce).to_json()
+    return services.approvals.told(services.approvals.state(hospital.id, nonce))
 
 
 def _add_errors(app: Flask) -> None:

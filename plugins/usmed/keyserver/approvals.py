@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
+from joserfc.jwk import OKPKey
 
 from usmed.domain.approval import (
     CLOCK_TOLERANCE,
@@ -17,6 +18,7 @@ from usmed.domain.approval import (
     Operation,
     State,
     after,
+    approved_document,
     is_over,
     parse_operation,
     short_digest,
@@ -24,6 +26,7 @@ from usmed.domain.approval import (
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.canonical import canonical_json, parse_json, sha256_hex
 from usmed.domain.errors import RefusedError
+from usmed.domain.quorum import sign
 from usmed.keyserver.store import RecordStore
 from usmed.platform.audit_log import append_in
 from usmed.platform.notices import Notice, Outbox
@@ -45,7 +48,7 @@ _use = sa.table("approval_use", *map(sa.column, ("digest", "patient")))
 
 @dataclass(frozen=True, slots=True)
 class HeldOperation:
-    """An operation as this server holds it; `used` counts the patients that an approved rate was used for."""
+    """An operation as this server holds it; `used` counts what it was used for: patients of a rate, else once."""
 
     operation: Operation
     digest: str
@@ -73,6 +76,7 @@ class Approvals:
         store: whose lock serialises all changes.
         outbox: where notices to the administrator go.
         console: the console's address, for notices.
+        key: this server's signing key; None where nobody is told how an operation stands.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Approvals:
         outbox: Outbox,
         clock: Callable[[], datetime],
         console: str = "",
+        key: OKPKey | None = None,
     ) -> None:
         self.server = server
         self._database = database
@@ -91,6 +96,15 @@ class Approvals:
         self._outbox = outbox
         self._clock = clock
         self._console = console
+        self._key = key
+
+    def told(self, held: HeldOperation) -> dict[str, Any]:
+        """Return what the requester is told: of an approved operation also this server's signature that it is."""
+        told = held.to_json()
+        if held.state is State.APPROVED and self._key is not None:
+            document = approved_document(held.digest)
+            told["signature"] = sign(self._key, signer=self.server, document=document).to_json()
+        return told
 
     def propose(self, sender: str, document: Any) -> HeldOperation:
         """Take an operation in, or tell how the very same one stands.
@@ -220,14 +234,36 @@ class Approvals:
         return "", False
 
     def granted(
-        self, connection: sa.Connection, requester: str, kind: Kind, particulars: Mapping[str, str | int], now: datetime
-    ) -> str:
-        """Return the digest of an approved operation with just these particulars, whatever its reason; or nothing."""
-        wanted = {name: value for name, value in particulars.items() if name != "reason"}
+        self,
+        connection: sa.Connection,
+        digest: str,
+        *,
+        requester: str,
+        kind: Kind,
+        particulars: Mapping[str, str | int],
+        now: datetime,
+    ) -> HeldOperation | None:
+        """Return the operation of a digest if it is approved here, still lives, and is for just this.
+
+        Args:
+            requester: who wants it done.
+            particulars: what is to be done, without the reason, which an operation may give as it likes.
+        """
         for one in self._approved(connection, requester, kind, now):
-            if {name: value for name, value in one.operation.particulars.items() if name != "reason"} == wanted:
-                return one.digest
-        return ""
+            approved = {name: value for name, value in one.operation.particulars.items() if name != "reason"}
+            if one.digest == digest and approved == particulars:
+                return one
+        return None
+
+    def note_use(self, connection: sa.Connection, held: HeldOperation, now: datetime) -> list[AuditEvent]:
+        """Note that an operation was carried out; return what has to be recorded of it: nothing from the second time.
+
+        Until it ends it can be carried out again: an answer may be lost on its way.
+        """
+        insert = self._database.insert(_use).values(digest=held.digest, patient=held.operation.kind.value)
+        if connection.execute(insert.on_conflict_do_nothing().returning(_use.c.digest)).first() is None:
+            return []
+        return [_event(held, now, held.operation.requester, "used")]
 
     def counts(self) -> dict[State, int]:
         """Return how many operations are in each state."""

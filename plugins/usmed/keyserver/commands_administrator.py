@@ -98,6 +98,7 @@ def _print(one: HeldOperation) -> None:
             for name, value in sorted(operation.particulars.items())
         },
         **({"used": f"{one.used} of {operation.further}"} if operation.further else {}),
+        **({"done": "yes" if one.used else "not yet"} if not operation.further and one.decided else {}),
         "issued": _moment(operation.issued),
         "expires": _moment(operation.expires),
         "nonce": operation.nonce,

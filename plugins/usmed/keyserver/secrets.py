@@ -11,10 +11,11 @@ from typing import Any
 import sqlalchemy as sa
 from joserfc.jwk import OKPKey
 
+from usmed.domain.approval import Kind, approved_operation, short_digest
 from usmed.domain.audit import AuditEvent, AuditEventType, Detail, Outcome
 from usmed.domain.canonical import canonical_json, parse_json
 from usmed.domain.errors import PeerDataError, RefusedError
-from usmed.domain.quorum import require, sign, verify_quorum
+from usmed.domain.quorum import QuorumError, require, sign, verify_quorum
 from usmed.domain.region import Hospital, RegionManifest
 from usmed.domain.secret_sharing import (
     LIMIT_BYTES,
@@ -30,6 +31,7 @@ from usmed.domain.secret_sharing import (
     receipt_document,
     share_document,
 )
+from usmed.keyserver.approvals import Approvals, HeldOperation
 from usmed.platform.audit_log import append_in
 from usmed.platform.sealing import announce, public_x25519, seal, unseal
 from usmed.platform.storage import Database
@@ -51,6 +53,7 @@ class SecretShares:
     Args:
         id, key: the server's id and signing key.
         encryption_key: its private X25519 key; None if it holds no shares.
+        approvals: what administrators allow for secrets that are not released at once.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class SecretShares:
         key: OKPKey,
         encryption_key: OKPKey | None,
         region: Callable[[], RegionManifest],
+        approvals: Approvals,
         database: Database,
         clock: Callable[[], datetime],
     ) -> None:
@@ -67,6 +71,7 @@ class SecretShares:
         self._key = key
         self._encryption_key = encryption_key
         self._region = region
+        self._approvals = approvals
         self._database = database
         self._clock = clock
 
@@ -120,7 +125,8 @@ class SecretShares:
 
         Args:
             sender: who asks, verified.
-            body: `id` of the secret; `to`, the public X25519 key that the share is encrypted to.
+            body: `id` of the secret; `to`, the public X25519 key that the share is encrypted to; `approval`, for a
+                secret that needs one: what the key servers signed that approved its release to this hospital.
 
         Returns:
             Every version that is held, newest first: the owner's record, and the share.
@@ -133,6 +139,7 @@ class SecretShares:
         id, receiver, own = body["id"], public_x25519(body["to"]), self._own_key()
         if not isinstance(id, str) or not is_secret_id(id):
             raise PeerDataError("id: must be owner/name")
+        digest = self._operation(sender, id, body["approval"]) if "approval" in body else ""
         versions = []
         with self._database.write() as connection:
             rows = self._versions(connection, id)
@@ -140,20 +147,23 @@ class SecretShares:
             # The newest decides: an older version must not be a way around a policy that became stricter.
             permitted = newest is not None and sender.id in newest.nodes
             automatic = newest is not None and newest.release is Release.AUTOMATIC
-            if permitted and automatic and newest is not None:
+            approval = None if automatic else self._approval(connection, sender, id, digest)
+            if permitted and (automatic or approval) and newest is not None:
                 for row in rows:
                     record, signed = _held(row)
                     if sender.id in record.nodes and row.key_thumbprint == own.thumbprint():
                         versions.append((record, signed, read_share(unseal(row.share, own), record, self._id)))
                 if versions:
-                    append_in(connection, [self._event(sender.id, newest, "share released")])
+                    used = self._approvals.note_use(connection, approval, self._clock()) if approval else []
+                    append_in(connection, [*used, self._event(sender.id, newest, "share released", approval)])
         if not permitted:
             reason = f"there is no secret {id} here, or it is not for {sender.id}"
-            raise self._refused(sender, id, NOT_PERMITTED, reason)
-        if not automatic:
-            raise self._refused(sender, id, NEEDS_APPROVAL, f"{id} is released only after administrators agreed")
+            raise self._refused(sender, id, NOT_PERMITTED, reason, digest)
+        if not automatic and not approval:
+            raise self._refused(sender, id, NEEDS_APPROVAL, self._wanted(sender, id, digest), digest)
         if not versions:
-            raise self._refused(sender, id, LOST, f"{self._id} cannot open its share of {id} any more: share it anew")
+            reason = f"{self._id} cannot open its share of {id} any more: share it anew"
+            raise self._refused(sender, id, LOST, reason, digest)
         return {
             "versions": [
                 {"secret": signed, "share": seal(share_document(record, share), receiver)}
@@ -216,6 +226,39 @@ class SecretShares:
             raise RefusedError(NO_KEY, f"{self._id} has no encryption key, and holds no shares")
         return self._encryption_key
 
+    def _operation(self, sender: Hospital, id: str, approval: Any) -> str:
+        """Return the digest of the operation that k key servers say is approved.
+
+        Raises:
+            RefusedError: `needs-approval`: fewer do.
+            PeerDataError: not such a statement.
+        """
+        region = self._region()
+        try:
+            digest = approved_operation(approval, region.key_server_key, threshold=region.threshold)
+        except QuorumError as error:
+            raise self._refused(sender, id, NEEDS_APPROVAL, str(error)) from error
+        # So that what was over stays over, also for a clock that goes back.
+        self._approvals.expire()
+        return digest
+
+    def _approval(self, connection: sa.Connection, sender: Hospital, id: str, digest: str) -> HeldOperation | None:
+        particulars = {"secret": id, "node": sender.id}
+        return self._approvals.granted(
+            connection, digest, requester=sender.id, kind=Kind.SECRET_RELEASE, particulars=particulars,
+            now=self._clock(),
+        )  # fmt: skip
+
+    def _wanted(self, sender: Hospital, id: str, digest: str) -> str:
+        """Say what lacks for the release of a secret that needs approval."""
+        if digest:
+            return f"{self._id} holds no approved operation {short_digest(digest)} to release {id} to {sender.id}"
+        return (
+            f"{id} is released only after administrators agreed: propose the operation {Kind.SECRET_RELEASE} to every"
+            f" key server (POST /v1/approvals), have administrators of {self._region().threshold} of them approve it,"
+            " and ask again with what these servers signed"
+        )
+
     def _read(self, sender: Hospital, signed: Any) -> SecretRecord:
         region = self._region()
         quorum = verify_quorum(signed, {sender.id: sender.key}.get, threshold=1, limit_bytes=LIMIT_BYTES)
@@ -245,22 +288,27 @@ class SecretShares:
         query = sa.select(_share).where(_share.c.id == id).order_by(_share.c.version.desc())
         return list(connection.execute(query).all())
 
-    def _refused(self, sender: Hospital, id: str, code: str, reason: str) -> RefusedError:
+    def _refused(self, sender: Hospital, id: str, code: str, reason: str, operation: str = "") -> RefusedError:
         """Write the refusal down; the caller raises what is returned."""
+        detail: dict[str, Detail] = {"what": "share refused", "secret": id[:128]}
         event = AuditEvent(
             self._clock(),
             AuditEventType.SHARE,
             sender.id,
             outcome=Outcome.DENIED,
             reason=f"{code}: {reason}",
-            detail={"what": "share refused", "secret": id[:128]},
+            detail={**detail, **({"operation": operation} if operation else {})},
         )
         with self._database.write() as connection:
             append_in(connection, [event])
         return RefusedError(code, reason)
 
-    def _event(self, agent: str, record: SecretRecord, what: str) -> AuditEvent:
+    def _event(
+        self, agent: str, record: SecretRecord, what: str, approval: HeldOperation | None = None
+    ) -> AuditEvent:
         detail: dict[str, Detail] = {"what": what, "secret": record.id, "version": record.version}
+        if approval:
+            detail["operation"] = approval.digest
         return AuditEvent(self._clock(), AuditEventType.SHARE, agent, detail=detail)
 
 

@@ -71,8 +71,9 @@ def wire(
     outbox = Outbox(database, wanted=settings.mail is not None)
     nonces, address = NonceStore(database), settings.console or region().key_servers[settings.id].address
     approvals = Approvals(
-        server=settings.id, database=database, store=store, outbox=outbox, clock=clock, console=f"{address}/console"
-    )
+        server=settings.id, database=database, store=store, outbox=outbox, clock=clock, console=f"{address}/console",
+        key=settings.key,
+    )  # fmt: skip
     server = KeyServer(
         id=settings.id,
         key=settings.key,
@@ -103,6 +104,7 @@ def wire(
         key=settings.key,
         encryption_key=settings.encryption_key,
         region=region,
+        approvals=approvals,
         database=database,
         clock=clock,
     )

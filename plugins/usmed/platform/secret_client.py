@@ -6,14 +6,14 @@ is believed if k of them say the same, or its owner signed it; a share, if it is
 
 import secrets
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from Cryptodome.Protocol.SecretSharing import Shamir
 
+from usmed.domain.approval import LONGEST_LIFE, Kind
 from usmed.domain.canonical import canonical_json
 from usmed.domain.errors import ConfigurationError, PeerDataError, RefusedError, UsmedError
 from usmed.domain.quorum import Signature, assemble, read_signature, sign, verify_quorum
@@ -38,11 +38,10 @@ from usmed.domain.secret_sharing import (
     share_document,
 )
 from usmed.domain.secret_sharing import LIMIT_BYTES as RECORD_BYTES
+from usmed.platform.approval_client import ApprovalClient, Standing
+from usmed.platform.key_servers import KeyServers
 from usmed.platform.sealing import new_receiver, read_announcement, seal, unseal
 from usmed.platform.signed_http import Identity, Post
-
-DEADLINE_S = 5.0
-ANSWER_BYTES = 1 << 20
 
 
 class Level(StrEnum):
@@ -110,15 +109,18 @@ class SecretClient:
         region: the manifest in force.
         post: how key servers are reached (`SignedClient.post`).
         clock: tells the time.
+
+    Attributes:
+        approvals: asks how the release of a secret stands.
     """
 
     def __init__(
         self, identity: Identity, region: Callable[[], RegionManifest], post: Post, clock: Callable[[], datetime]
     ) -> None:
         self._identity = identity
-        self._region = region
-        self._post = post
+        self._servers = KeyServers(region, post)
         self._clock = clock
+        self.approvals = ApprovalClient(identity, self._servers, clock)
 
     def put(
         self,
@@ -143,12 +145,12 @@ class SecretClient:
             SharesMissingError: too few servers hold their share now; what they hold gives nothing away.
             RefusedError: a server holds this version, or a newer one.
         """
-        region = self._region()
+        region = self._servers.region()
         if len(secret) != SECRET_BYTES or not region.key_servers:
             raise ConfigurationError("secret", [f"needs {SECRET_BYTES} bytes and a region with key servers"])
-        keys, failed = self._each(
+        keys, failed = self._servers.each(
             lambda server: read_announcement(
-                _member(self._ask(server, "/v1/encryption-key", {}), "key"), region.key_server_key, server
+                _member(self._servers.ask(server, "/v1/encryption-key", {}), "key"), region.key_server_key, server
             )
         )
         shares = {one.server: one for one in split(secret, region.threshold, region.key_servers)}
@@ -171,12 +173,12 @@ class SecretClient:
 
         def hand_over(server: str) -> Signature:
             share = seal(share_document(record, shares[server]), keys[server])
-            answer = self._ask(server, "/v1/secrets", {"secret": signed, "share": share})
+            answer = self._servers.ask(server, "/v1/secrets", {"secret": signed, "share": share})
             return read_signature(
                 _member(answer, "receipt"), document=receipt, key=region.key_servers[server].key, signer=server
             )
 
-        receipts, refused = self._each(hand_over, keys)
+        receipts, refused = self._servers.each(hand_over, keys)
         failed |= refused
         enough = enough_to_drop(len(region.key_servers), region.threshold)
         if len(receipts) < enough:
@@ -184,20 +186,41 @@ class SecretClient:
             raise SharesMissingError(f"{record.id} needs {enough} key servers and has {len(receipts)} ({reasons})")
         return Stored(record, tuple(receipts[server] for server in sorted(receipts)), failed)
 
-    def get(self, id: str) -> Combined:
+    def propose(self, id: str, reason: str, *, life: timedelta = LONGEST_LIFE) -> Standing:
+        """Ask the administrators for the release of a secret to this hospital.
+
+        Then ask how it stands (`approvals.standing`, `approvals.wait`), and give `get` what they say.
+
+        Args:
+            id: the secret.
+            reason: 10 to 500 characters, for the administrators.
+            life: how long they may decide, and the secret can be had.
+
+        Raises:
+            PeerDataError: no such reason, or too long a life.
+        """
+        particulars = {"secret": id, "node": self._identity.id, "reason": reason}
+        return self.approvals.propose(Kind.SECRET_RELEASE, particulars, life=life)
+
+    def get(self, id: str, approval: Standing | None = None) -> Combined:
         """Get a secret.
+
+        Args:
+            id: the secret.
+            approval: for one that administrators have to release: how that stands.
 
         Returns:
             It, and the servers whose answer was not what the owner gave them.
 
         Raises:
             SharesMissingError: too few good shares; the message says which servers did not give theirs, and why.
-            RefusedError: every server that answered refuses for the same reason (`not-permitted`, `needs-approval`).
+            RefusedError: every server that answered refuses for the same reason (`not-permitted`, `needs-approval`), or
+                too few have approved the release.
         """
-        _, combined = self._get(id)
+        _, combined = self._get(id, approval)
         return combined
 
-    def share_anew(self, id: str) -> Stored:
+    def share_anew(self, id: str, approval: Standing | None = None) -> Stored:
         """Split a secret anew among the key servers of today, and let them drop the old shares.
 
         To be done when a server came, went, or lost its share. Nothing old is dropped before enough hold the new.
@@ -205,19 +228,20 @@ class SecretClient:
         Raises:
             SharesMissingError, RefusedError: as `get` and `put`; the old shares are still there.
         """
-        record, combined = self._get(id)
+        record, combined = self._get(id, approval)
         name = id.partition("/")[2]
         # Above every version that anybody holds, those of an attempt that failed half-way too.
         held, _ = self._held()
         versions = [one["version"] for found in held.values() for one in found if one["id"] == id]
         version = max([record.version, *versions]) + 1
         stored = self.put(name, combined.secret, nodes=record.nodes, release=record.release, version=version)
-        self._each(lambda server: self._ask(server, "/v1/secrets/settle", {"receipts": self._receipts(stored)}))
+        receipts = {"receipts": self._receipts(stored)}
+        self._servers.each(lambda server: self._servers.ask(server, "/v1/secrets/settle", receipts))
         return stored
 
     def report(self) -> list[SecretHealth]:
         """Return how many shares there are of each secret that this hospital owns or may have."""
-        region = self._region()
+        region = self._servers.region()
         held, _ = self._held()
         holders: dict[str, dict[int, set[str]]] = {}
         thresholds: dict[tuple[str, int], int] = {}
@@ -238,10 +262,14 @@ class SecretClient:
     def _receipts(self, stored: Stored) -> dict[str, Any]:
         return assemble(receipt_document(stored.record), stored.receipts)
 
-    def _get(self, id: str) -> tuple[SecretRecord, Combined]:
+    def _get(self, id: str, approval: Standing | None) -> tuple[SecretRecord, Combined]:
         receiver = new_receiver()
-        question = {"id": id, "to": str(receiver.as_dict(private=False)["x"])}
-        answers, failed = self._each(lambda server: self._ask(server, "/v1/secrets/shares", question))
+        question: dict[str, Any] = {"id": id, "to": str(receiver.as_dict(private=False)["x"])}
+        if approval is not None:
+            if not approval.is_approved:
+                raise RefusedError("needs-approval", str(approval))
+            question["approval"] = approval.statement()
+        answers, failed = self._servers.each(lambda server: self._servers.ask(server, "/v1/secrets/shares", question))
         groups: dict[bytes, tuple[SecretRecord, Any, list[Share]]] = {}
         liars: set[str] = set()
         for server, answer in sorted(answers.items()):
@@ -276,7 +304,7 @@ class SecretClient:
 
     def _is_believed(self, record: SecretRecord, signed: Any, shares: list[Share]) -> bool:
         """k servers have each checked the owner's signature; one server's word needs that signature itself."""
-        region = self._region()
+        region = self._servers.region()
         if len({one.server for one in shares}) >= max(1, region.threshold):
             return True
         quorum = verify_quorum(
@@ -293,30 +321,7 @@ class SecretClient:
         return SharesMissingError(f"the secret {id} cannot be put together: {'; '.join(reasons) or 'nobody holds it'}")
 
     def _held(self) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
-        return self._each(lambda server: _secrets(self._ask(server, "/v1/secrets/held", {})))
-
-    def _ask(self, server: str, path: str, document: Any) -> Any:
-        return self._post(server, path, document, deadline_s=DEADLINE_S, limit_bytes=ANSWER_BYTES)
-
-    def _each[T](
-        self, ask: Callable[[str], T], servers: Collection[str] | None = None
-    ) -> tuple[dict[str, T], dict[str, str]]:
-        """Ask servers side by side; return what they answered, and why others did not."""
-        names = sorted(self._region().key_servers if servers is None else servers)
-        answers: dict[str, T] = {}
-        failed: dict[str, str] = {}
-
-        def one(server: str) -> None:
-            try:
-                answers[server] = ask(server)
-            except RefusedError as error:
-                failed[server] = f"{error.code}: {error}"
-            except UsmedError as error:
-                failed[server] = str(error)
-
-        with ThreadPoolExecutor(max(1, len(names))) as pool:
-            list(pool.map(one, names))
-        return answers, failed
+        return self._servers.each(lambda server: _secrets(self._servers.ask(server, "/v1/secrets/held", {})))
 
 
 def _member(answer: Any, name: str) -> Any:

@@ -174,9 +174,12 @@ def test_an_operation_is_the_same_on_every_server_however_often_it_is_sent(regio
     assert answers == [(200, expected)] * 6
     assert region.send("iasi", "keys-1", "/v1/approvals/state", {"nonce": one.nonce}).json == expected
     assert len(events(region, "approval")) == 1
-    for sender, nonce in (("bacau", one.nonce), ("iasi", "another"), ("iasi", None), ("iasi", ["x"])):
+    for sender, nonce in (("bacau", one.nonce), ("iasi", "another-operations-nonce")):
         answer = region.send(sender, "keys-1", "/v1/approvals/state", {"nonce": nonce})
         assert (answer.status_code, answer.json["error"]) == (403, "unknown")
+    for nonce in ("short", None, ["x"]):
+        answer = region.send("iasi", "keys-1", "/v1/approvals/state", {"nonce": nonce})
+        assert (answer.status_code, answer.json["error"]) == (400, "bad-request")
 
 
 def test_bait_and_switch(region: KeyRegion) -> None:

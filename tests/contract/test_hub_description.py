@@ -10,15 +10,15 @@ from openapi_spec_validator import validate
 from contract.hub_region import CNP, Region, study
 from usmed.domain.canonical import canonical_json
 from usmed.hub.app import create_app
-from usmed.hub.description import description
+from usmed.hub.description import DESCRIPTION
 from usmed.hub.wsgi import OPEN_PATHS, OPEN_POSTS
 
 DOCS = Path(__file__).parents[2] / "docs/reference/hub-api.md"
 
 
 def test_it_is_valid_openapi_3_1() -> None:
-    validate(description())
-    assert description()["openapi"].startswith("3.1.")
+    validate(DESCRIPTION.document)
+    assert DESCRIPTION.document["openapi"].startswith("3.1.")
 
 
 def test_its_operations_are_the_routes() -> None:
@@ -28,17 +28,17 @@ def test_its_operations_are_the_routes() -> None:
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
-    described = {(path, method) for path, item in description()["paths"].items() for method in item}
+    described = {(path, method) for path, item in DESCRIPTION.document["paths"].items() for method in item}
     assert routes == described
     for method, open_paths in (("get", OPEN_PATHS), ("post", OPEN_POSTS)):
-        items = description()["paths"].items()
+        items = DESCRIPTION.document["paths"].items()
         assert {path for path, item in items if item.get(method, {}).get("security") == []} == open_paths
 
 
 def test_it_is_served_as_it_is(region: Region) -> None:
     answer = region.client.get("/v1/openapi.yaml")
     assert answer.content_type == "application/yaml"
-    assert yaml.safe_load(answer.text) == description()
+    assert yaml.safe_load(answer.text) == DESCRIPTION.document
 
 
 def test_answers_have_the_described_form(region: Region) -> None:
@@ -59,26 +59,26 @@ def test_answers_have_the_described_form(region: Region) -> None:
     for sender, path, document, status in exchanges:
         answer = region.send(sender, path, canonical_json(document))
         assert answer.status_code == status
-        responses = description()["paths"][path]["post"]["responses"]
+        responses = DESCRIPTION.document["paths"][path]["post"]["responses"]
         response = responses.get(str(status), responses["default"])
         _validate(answer.json, response)
     assert given
-    _validate(region.client.get("/health").json, description()["paths"]["/health"]["get"]["responses"]["200"])
+    _validate(region.client.get("/health").json, DESCRIPTION.document["paths"]["/health"]["get"]["responses"]["200"])
 
 
 def test_examples_are_accepted(region: Region) -> None:
-    (record,) = description()["components"]["schemas"]["StudyRecord"]["examples"]
+    (record,) = DESCRIPTION.document["components"]["schemas"]["StudyRecord"]["examples"]
     region.feed("iasi", record)
 
 
 def test_the_reference_names_every_operation() -> None:
     text = DOCS.read_text("utf-8")
-    for path in description()["paths"]:
+    for path in DESCRIPTION.document["paths"]:
         assert f"`{path}`" in text
 
 
 def _validate(document: Any, response: dict[str, Any]) -> None:
-    components = description()["components"]
+    components = DESCRIPTION.document["components"]
     if "$ref" in response:
         response = components["responses"][response["$ref"].rpartition("/")[2]]
     schema = {**response["content"]["application/json"]["schema"], "components": components}

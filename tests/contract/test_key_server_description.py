@@ -19,7 +19,7 @@ from usmed.domain.errors import RefusedError
 from usmed.domain.secret_sharing import Release, parse_secret
 from usmed.domain.ticket import parse_ticket
 from usmed.keyserver.app import create_app
-from usmed.keyserver.description import description
+from usmed.keyserver.description import DESCRIPTION
 from usmed.keyserver.settings import load_listening, load_settings
 from usmed.keyserver.wsgi import OPEN_PATHS
 from usmed.platform.secret_client import SecretClient
@@ -37,7 +37,7 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
 
 
 def check(schema: dict[str, Any], document: Any) -> None:
-    jsonschema.Draft202012Validator({**schema, "components": description()["components"]}).validate(document)
+    jsonschema.Draft202012Validator({**schema, "components": DESCRIPTION.document["components"]}).validate(document)
 
 
 def exchange_all(servers: Servers) -> list[tuple[str, dict[str, Any], int, Any]]:
@@ -79,8 +79,8 @@ def exchange_all(servers: Servers) -> list[tuple[str, dict[str, Any], int, Any]]
 
 
 def test_it_is_valid_openapi_3_1() -> None:
-    validate(description())
-    assert description()["openapi"].startswith("3.1.")
+    validate(DESCRIPTION.document)
+    assert DESCRIPTION.document["openapi"].startswith("3.1.")
 
 
 def test_its_operations_are_the_routes() -> None:
@@ -90,35 +90,36 @@ def test_its_operations_are_the_routes() -> None:
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
-    described = {(path, method) for path, item in description()["paths"].items() for method in item}
+    described = {(path, method) for path, item in DESCRIPTION.document["paths"].items() for method in item}
     assert routes == described
-    unsigned = {path for path, item in description()["paths"].items() if item.get("get", {}).get("security") == []}
+    paths = DESCRIPTION.document["paths"].items()
+    unsigned = {path for path, item in paths if item.get("get", {}).get("security") == []}
     assert unsigned == OPEN_PATHS
 
 
 def test_it_is_served_as_it_is(servers: Servers) -> None:
     answer = servers.clients["keys-1"].get("/v1/openapi.yaml")
     assert answer.content_type == "application/yaml"
-    assert yaml.safe_load(answer.text) == description()
+    assert yaml.safe_load(answer.text) == DESCRIPTION.document
 
 
 def test_questions_and_answers_have_the_described_form(servers: Servers) -> None:
-    components = description()["components"]
+    components = DESCRIPTION.document["components"]
     paths = set()
     for path, question, status, answer in exchange_all(servers):
-        operation = description()["paths"][path]["post"]
+        operation = DESCRIPTION.document["paths"][path]["post"]
         check(operation["requestBody"]["content"]["application/json"]["schema"], question)
         response = operation["responses"].get(str(status), operation["responses"]["default"])
         if "$ref" in response:
             response = components["responses"][response["$ref"].rpartition("/")[2]]
         check(response["content"]["application/json"]["schema"], answer)
         paths.add(path)
-    assert paths == {path for path, item in description()["paths"].items() if "post" in item}
+    assert paths == {path for path, item in DESCRIPTION.document["paths"].items() if "post" in item}
     check({"$ref": "#/components/schemas/Health"}, servers.health("keys-1"))
 
 
 def test_examples_fit_and_are_accepted(servers: Servers) -> None:
-    schemas = description()["components"]["schemas"]
+    schemas = DESCRIPTION.document["components"]["schemas"]
     examples = [(name, one) for name, schema in schemas.items() for one in schema.get("examples", [])]
     assert len(examples) >= 6
     for name, one in examples:
@@ -127,14 +128,48 @@ def test_examples_fit_and_are_accepted(servers: Servers) -> None:
     parse_secret(schemas["SecretRecord"]["examples"][0])
     parse_operation(schemas["Operation"]["examples"][0])
     for path, name, sender in (
-        ("/v1/records", "Records", "iasi"), ("/v1/records/for", "RecordsFor", "iasi"),
+        ("/v1/records", "GivenRecords", "iasi"),
+        ("/v1/records/for", "RecordsFor", "iasi"),
         ("/v1/exchange", "ExchangeQuestion", "keys-2"),
     ):  # fmt: skip
         assert servers.send(sender, "keys-1", path, schemas[name]["examples"][0]).status_code == 200
 
 
+def test_what_is_not_described_is_refused_with_its_place_and_recorded(servers: Servers) -> None:
+    """A hospital's typing error has to be found by who reads the answer; nothing of the request is kept."""
+    good = {path: question for path, question, status, _ in exchange_all(servers) if status == 200}
+    assert set(good) == {path for path, item in DESCRIPTION.document["paths"].items() if "post" in item}
+    for path, question in good.items():
+        sender = "keys-2" if path == "/v1/exchange" else "iasi"
+        wrong = [({**question, "more": 1}, "$"), ([question], "$"), (None, "$")]
+        wrong += [({name: one for name, one in question.items() if name != left_out}, "$") for left_out in question]
+        # An approval is not needed for every secret.
+        if path == "/v1/secrets/shares":
+            wrong = [(body, place) for body, place in wrong if not isinstance(body, dict) or set(body) != {"id", "to"}]
+        wrong += [({**question, name: 1.5}, f"$.{name}") for name in question]
+        for body, place in wrong:
+            before = servers.audits["keys-1"].head().count
+            answer = servers.send(sender, "keys-1", path, body)
+            assert (answer.status_code, answer.json["error"]) == (400, "bad-request"), (path, body)
+            assert answer.json["details"][0].startswith(f"{place}: "), (path, answer.json)
+            assert f"see {place};" in answer.json["message"]
+            (event,) = servers.audits["keys-1"].tail(servers.audits["keys-1"].head().count - before)
+            assert (event["event"], event["agent"]) == ("refused", sender)
+            assert event["reason"].startswith("400 ")
+
+
+def test_a_fault_deep_inside_is_named_by_its_place_and_not_by_a_patients_number(servers: Servers) -> None:
+    wish = wish_of(servers.propose("bacau", [servers.record("consent-1", to="bacau")]).to_json())
+    patient = [{"issuer": CNP.issuer, "value": CNP.value, "name": "Popescu"}]
+    body = {"wish": {**wish, "patient": patient, "life": 0}, "records": [], "enrolments": []}
+    answer = servers.send("bacau", "keys-1", "/v1/tickets", body).json
+    assert [one.partition(": ")[0] for one in answer["details"]] == ["$.wish.life", "$.wish.patient[0]"]
+    assert "see $.wish.life;" in answer["message"]
+    assert CNP.value not in answer["message"]
+
+
 def test_the_reference_names_every_operation_setting_and_metric(servers: Servers) -> None:
-    for path in description()["paths"]:
+    for path in DESCRIPTION.document["paths"]:
         assert f"`{path}`" in REFERENCE
     source = "".join(
         Path(str(function.__code__.co_filename)).read_text("utf-8") for function in (load_settings, load_listening)

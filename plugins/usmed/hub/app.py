@@ -17,11 +17,12 @@ from usmed.domain.errors import ConfigurationError, PeerDataError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.region import Hospital, Member
 from usmed.domain.study_record import parse_identifier
-from usmed.hub.description import InvalidRequestError, check, description_bytes
+from usmed.hub.description import DESCRIPTION
 from usmed.hub.locator import FeedResult, Locator
 from usmed.hub.registry import Registry
 from usmed.hub.resolve import Question, Resolver
 from usmed.platform.audit_log import AuditLog
+from usmed.platform.openapi import InvalidRequestError
 from usmed.platform.region_store import RegionStore
 from usmed.platform.signed_http import REQUEST_KEY, error_body
 from usmed.platform.storage import Database, StorageError
@@ -94,7 +95,7 @@ def create_app(services: Services) -> Flask:
 
     @app.get("/v1/openapi.yaml")
     def description() -> Response:
-        return Response(description_bytes(), content_type="application/yaml")
+        return Response(DESCRIPTION.text(), content_type="application/yaml")
 
     @app.get("/health")
     def health() -> Response:
@@ -208,7 +209,7 @@ def _checked(schema: str, limit_bytes: int) -> dict[str, Any]:
     if request.mimetype != "application/json":
         raise NotJsonError("the body must be application/json")
     body: dict[str, Any] = parse_json(request.get_data(cache=False), limit_bytes=limit_bytes)
-    check(schema, body)
+    DESCRIPTION.check(schema, body)
     return body
 
 

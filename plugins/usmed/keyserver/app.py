@@ -1,6 +1,6 @@
 """The key server's HTTP interface, for hospitals and other key servers. The signature guard stands in front of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.region import Hospital, Member, RegionManifest
 from usmed.domain.study_record import parse_identifier
 from usmed.keyserver.approvals import Approvals
-from usmed.keyserver.description import description_bytes
+from usmed.keyserver.description import DESCRIPTION
 from usmed.keyserver.exchange import PATH as EXCHANGE
 from usmed.keyserver.exchange import Exchange
 from usmed.keyserver.secrets import SecretShares
@@ -23,10 +23,10 @@ from usmed.keyserver.tickets import KeyServer
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.log_heads import LogAlarm, describe
 from usmed.platform.metrics import CONTENT_TYPE, ROUTE_KEY, Counter, Metrics
+from usmed.platform.openapi import InvalidRequestError
 from usmed.platform.signed_http import REQUEST_KEY, error_body
 from usmed.platform.storage import StorageError
 
-MAXIMUM_IDENTIFIERS = 50
 OWN_RECORDS = frozenset({"/v1/tickets", "/v1/approvals"})
 
 
@@ -51,17 +51,17 @@ def create_app(services: Services) -> Flask:
     """Build the WSGI application that serves verified requests."""
     app = Flask(__name__, static_folder=None)
 
-    def post(path: str, members: set[str], handler: Handler, may_have: frozenset[str] = frozenset()) -> None:
-        serve(path, members, handler, lambda region: region.hospitals, "hospitals", may_have)
+    def post(path: str, handler: Handler) -> None:
+        serve(path, handler, lambda region: region.hospitals, "hospitals")
 
     def serve[M: Member](
         path: str,
-        members: set[str],
         handler: Callable[[M, dict[str, Any]], Any],
         callers: Callable[[RegionManifest], Mapping[str, M]],
         kind: str,
-        may_have: frozenset[str] = frozenset(),
     ) -> None:
+        schema = DESCRIPTION.body_of(path)
+
         def view() -> Response:
             caller = callers(services.region()).get(request.environ[REQUEST_KEY].sender)
             if caller is None:
@@ -71,20 +71,16 @@ def create_app(services: Services) -> Flask:
             if request.mimetype != "application/json":
                 return _error(415, "not-json", "the body must be application/json")
             body = parse_json(request.get_data(cache=False), limit_bytes=services.limit_bytes)
-            if not isinstance(body, dict) or set(body) - may_have != members:
-                raise PeerDataError(f"the body has exactly the members {', '.join(sorted(members))}")
+            DESCRIPTION.check(schema, body)
             return _json(200, handler(caller, body))
 
         app.add_url_rule(path, endpoint=path, view_func=view, methods=["POST"])
 
     def take(hospital: Hospital, body: dict[str, Any]) -> Any:
-        return {"problems": services.server.take(hospital.id, _list(body, "records"), _list(body, "enrolments"))}
+        return {"problems": services.server.take(hospital.id, body["records"], body["enrolments"])}
 
     def held(hospital: Hospital, body: dict[str, Any]) -> Any:
-        named = _list(body, "identifiers")
-        if not 1 <= len(named) <= MAXIMUM_IDENTIFIERS:
-            raise PeerDataError(f"identifiers: 1 to {MAXIMUM_IDENTIFIERS}")
-        identifiers = [parse_identifier(one) for one in named]
+        identifiers = [parse_identifier(one) for one in body["identifiers"]]
         services.audit.append(
             AuditEvent(
                 services.clock(),
@@ -97,7 +93,7 @@ def create_app(services: Services) -> Flask:
         return services.server.held(identifiers)
 
     def sign(hospital: Hospital, body: dict[str, Any]) -> Any:
-        problems = services.server.take(hospital.id, _list(body, "records"), _list(body, "enrolments"))
+        problems = services.server.take(hospital.id, body["records"], body["enrolments"])
         try:
             signed = services.server.sign_ticket(hospital, body["wish"])
         except RefusedError as error:
@@ -106,15 +102,14 @@ def create_app(services: Services) -> Flask:
         services.decisions.add("signed")
         return {**signed, "problems": problems}
 
-    post("/v1/records", {"records", "enrolments"}, take)
-    post("/v1/records/for", {"identifiers"}, held)
-    post("/v1/tickets", {"wish", "records", "enrolments"}, sign)
-    post("/v1/approvals", {"operation"}, lambda one, body: _propose(services, one, body["operation"]))
-    post("/v1/approvals/state", {"nonce"}, lambda one, body: _state(services, one, body["nonce"]))
+    post("/v1/records", take)
+    post("/v1/records/for", held)
+    post("/v1/tickets", sign)
+    post("/v1/approvals", lambda one, body: _propose(services, one, body["operation"]))
+    post("/v1/approvals/state", lambda one, body: _state(services, one, body["nonce"]))
     _add_secrets(services, post)
     serve(
         EXCHANGE,
-        {"since", "seen"},
         lambda peer, body: services.exchange.answer(peer.id, body),
         lambda region: region.key_servers,
         "key servers",
@@ -144,7 +139,7 @@ def create_app(services: Services) -> Flask:
 def _add_open_pages(app: Flask, services: Services) -> None:
     @app.get("/v1/openapi.yaml")
     def description() -> Response:
-        return Response(description_bytes(), content_type="application/yaml")
+        return Response(DESCRIPTION.text(), content_type="application/yaml")
 
     @app.get("/metrics")
     def metrics() -> Response:
@@ -161,7 +156,7 @@ def _add_open_pages(app: Flask, services: Services) -> None:
 type Handler = Callable[[Hospital, dict[str, Any]], Any]
 
 
-def _add_secrets(services: Services, post: Callable[..., None]) -> None:
+def _add_secrets(services: Services, post: Callable[[str, Handler], None]) -> None:
     def announce(_sender: Hospital, _body: dict[str, Any]) -> Any:
         return services.shares.announcement()
 
@@ -177,11 +172,11 @@ def _add_secrets(services: Services, post: Callable[..., None]) -> None:
     def settle(owner: Hospital, body: dict[str, Any]) -> Any:
         return services.shares.settle(owner, body)
 
-    post("/v1/encryption-key", set(), announce)
-    post("/v1/secrets", {"secret", "share"}, put)
-    post("/v1/secrets/shares", {"id", "to"}, release, frozenset({"approval"}))
-    post("/v1/secrets/held", set(), held)
-    post("/v1/secrets/settle", {"receipts"}, settle)
+    post("/v1/encryption-key", announce)
+    post("/v1/secrets", put)
+    post("/v1/secrets/shares", release)
+    post("/v1/secrets/held", held)
+    post("/v1/secrets/settle", settle)
 
 
 def _propose(services: Services, hospital: Hospital, operation: Any) -> Any:
@@ -194,6 +189,7 @@ def _state(services: Services, hospital: Hospital, nonce: Any) -> Any:
 
 def _add_errors(app: Flask) -> None:
     app.register_error_handler(RefusedError, lambda error: _error(403, error.code, str(error)))
+    app.register_error_handler(InvalidRequestError, lambda error: _error(400, "bad-request", str(error), error.faults))
     app.register_error_handler(PeerDataError, lambda error: _error(400, "bad-request", str(error)))
     app.register_error_handler(
         StorageError, lambda error: _error(503, "unavailable", "the database does not answer; try again later")
@@ -208,19 +204,12 @@ def _refused(services: Services, reason: str) -> None:
     services.audit.append(event).wait()
 
 
-def _list(body: dict[str, Any], name: str) -> list[Any]:
-    value = body[name]
-    if not isinstance(value, list):
-        raise PeerDataError(f"{name}: must be a list")
-    return value
-
-
 def _json(status: int, document: Any) -> Response:
     return Response(canonical_json(document), status=status, content_type="application/json")
 
 
-def _error(status: int, code: str, message: str) -> Response:
-    return Response(error_body(code, message), status=status, content_type="application/json")
+def _error(status: int, code: str, message: str, details: Sequence[str] = ()) -> Response:
+    return Response(error_body(code, message, details), status=status, content_type="application/json")
 
 
 def _http_error(error: HTTPException) -> Response:

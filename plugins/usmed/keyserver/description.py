@@ -1,19 +1,5 @@
-"""The OpenAPI description of a key server's interface."""
+"""The key server's OpenAPI description, which is also what requests are checked against."""
 
-from functools import cache
-from importlib.resources import files
-from typing import Any
+from usmed.platform.openapi import Description
 
-import yaml
-
-
-def description_bytes() -> bytes:
-    """Return openapi.yaml."""
-    return files(__package__).joinpath("openapi.yaml").read_bytes()
-
-
-@cache
-def description() -> dict[str, Any]:
-    """Return openapi.yaml, parsed."""
-    document: dict[str, Any] = yaml.safe_load(description_bytes())
-    return document
+DESCRIPTION = Description("usmed.keyserver")

@@ -305,6 +305,16 @@ def test_a_hospital_enrols_a_passkey() -> None:
     assert (enrolment.hospital, enrolment.at) == ("parhon", NOW)
 
 
+def test_a_hospital_states_numbers_of_one_person_who_has_no_passkey() -> None:
+    other = PatientIdentifier("PARHON", "77120")
+    token = enrol(HOSPITALS["parhon"], hospital="parhon", patient=[other, PATIENT], credentials=[], now=NOW)
+    enrolment = read_enrolment(token, hospital="parhon", keys=HOSPITALS.get, now=NOW)
+    assert (enrolment.patient, enrolment.credentials) == ({PATIENT, other}, ())
+    alone = enrol(HOSPITALS["parhon"], hospital="parhon", patient=[PATIENT], credentials=[], now=NOW)
+    with pytest.raises(PeerDataError, match="joins at least 2"):
+        read_enrolment(alone, hospital="parhon", keys=HOSPITALS.get, now=NOW)
+
+
 def test_an_enrolment_that_is_none() -> None:
     def signed(**changes: Any) -> str:
         content = {"typ": "usmed-enrolment", "patient": [{"issuer": "A", "value": "1"}],

@@ -52,12 +52,12 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """A hospital says whose passkeys these are.
+    """A hospital says which numbers are one person's, and which passkeys that person has.
 
     Attributes:
         hospital: who enrolled, verified.
         patient: the identifiers that the hospital saw a document for.
-        credentials: the patient's passkeys.
+        credentials: the patient's passkeys; none where only the numbers are stated.
         at: aware UTC.
     """
 
@@ -218,7 +218,7 @@ def follows(new: ConsentRecord, held: ConsentRecord | None) -> bool:
 
 def enrol(key: OKPKey, *, hospital: str, patient: Sequence[PatientIdentifier], credentials: Sequence[Credential],
           now: datetime) -> str:  # fmt: skip
-    """Return the enrolment of a patient's passkeys, signed by the hospital's node."""
+    """Return the enrolment of a patient, with passkeys or without, signed by the hospital's node."""
     document = {
         "typ": ENROLMENT_TYPE,
         "patient": [{"issuer": one.issuer, "value": one.value} for one in sorted(patient)],
@@ -242,8 +242,10 @@ def read_enrolment(token: str, *, hospital: str, keys: Keys, now: datetime) -> E
     patient, credentials = document["patient"], document["credentials"]
     if not isinstance(patient, list) or not 1 <= len(patient) <= 50:
         raise PeerDataError("an enrolment names 1 to 50 identifiers of one patient")
-    if not isinstance(credentials, list) or not 1 <= len(credentials) <= 10:
-        raise PeerDataError("an enrolment has 1 to 10 passkeys")
+    if not isinstance(credentials, list) or len(credentials) > 10:
+        raise PeerDataError("an enrolment has at most 10 passkeys")
+    if not credentials and len(patient) < 2:
+        raise PeerDataError("an enrolment has a passkey, or else joins at least 2 identifiers")
     try:
         identifiers = frozenset(patient_identifier(one["issuer"], one["value"]) for one in patient)
         keys_read = tuple(Credential(bytes.fromhex(one["id"]), bytes.fromhex(one["public_key"])) for one in credentials)

@@ -1,4 +1,4 @@
-"""Addresses of the desk: write a consent on paper down, confirm it as the second, take it back, see how far it is."""
+"""Addresses of the desk: what one member of staff writes down and another confirms, and how far it has come."""
 
 from typing import Any
 
@@ -17,31 +17,37 @@ def create_desk_pages(desk: Desk) -> Blueprint:
     def write() -> Response:
         return jsonify(_draft(desk.write(json_body().get("Resource"), staff())))
 
+    @pages.post("/numbers")
+    def write_numbers() -> Response:
+        return jsonify(_draft(desk.write_numbers(json_body().get("Patient"), staff())))
+
     @pages.get("")
     def waiting() -> Response:
         return jsonify([_draft(one) for one in desk.drafts()])
 
-    @pages.get("/<consent_id>")
-    def show(consent_id: str) -> Response:
-        return jsonify(_entry(desk.entry(consent_id)))
+    @pages.get("/<id>")
+    def show(id: str) -> Response:
+        return jsonify(_entry(desk.entry(id)))
 
     @pages.post("/<consent_id>/withdrawal")
     def write_withdrawal(consent_id: str) -> Response:
         json_body()
         return jsonify(_draft(desk.write_withdrawal(consent_id, staff())))
 
-    @pages.post("/<consent_id>/confirmation")
-    def confirm(consent_id: str) -> Response:
-        return jsonify(_entry(desk.confirm(consent_id, text(json_body(), "Sha256"), staff())))
+    @pages.post("/<id>/confirmation")
+    def confirm(id: str) -> Response:
+        return jsonify(_entry(desk.confirm(id, text(json_body(), "Sha256"), staff())))
 
     return pages
 
 
 def _draft(draft: Draft) -> dict[str, Any]:
+    document = draft.document
+    said = {"Resource": document["resource"]} if "resource" in document else {"Patient": document["patient"]}
     return {
         "ID": draft.id,
-        "Version": draft.document["version"],
-        "Resource": draft.document["resource"],
+        "Version": document["version"],
+        **said,
         "Sha256": draft.digest,
         "WrittenBy": draft.staff,
         "WrittenAt": draft.created.isoformat(timespec="seconds"),
@@ -52,12 +58,12 @@ def _entry(entry: Entry) -> dict[str, Any]:
     shown: dict[str, Any] = {"Draft": _draft(entry.draft) if entry.draft is not None else None}
     if entry.attested is None or entry.progress is None:
         return shown | {"Attested": None}
-    document, progress = entry.attested.record["document"], entry.progress
+    signed, progress = entry.attested.signed, entry.progress
     return shown | {
         "Attested": {
-            "ID": document["id"],
-            "Version": document["version"],
-            "Status": document["resource"]["status"],
+            "ID": signed.id,
+            "Version": signed.version,
+            "Status": (signed.resource or {"status": "active"})["status"],
             "At": entry.attested.created.isoformat(timespec="seconds"),
             "Done": progress.done,
             "CertainAt": progress.certain_at.isoformat(timespec="seconds") if progress.certain_at else None,

@@ -112,7 +112,11 @@ def _section(automatic: str) -> dict[str, Mapping[str, Any]]:
         "Lookup": {"DeadlineSeconds": 10, "CircuitSeconds": 0},
         "Hub": {"ConsentSeconds": 1},
         "Own": {"Modalities": ["workstation", "third", "inhouse"], "Peers": inhouse, "DicomWebServers": inhouse},
-        "Foreign": {"Modalities": partner, "Peers": partner, "DicomWebServers": partner},
+        "Foreign": {
+            "Modalities": partner,
+            "Peers": partner,
+            "DicomWebServers": {**partner, "announced": "regional"},
+        },
     }
 
 

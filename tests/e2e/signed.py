@@ -12,6 +12,9 @@ from usmed.domain.canonical import canonical_json
 from usmed.domain.region import HUB
 from usmed.domain.request_signature import sign_request
 
+GET_ONE = object()
+"""Stands for the access ticket that the sender gets for these numbers, or null if it gets none."""
+
 LOOKUP, MANIFEST, INSTANCES = (f"/federation/v1/{one}" for one in ("lookup", "manifest", "instances"))
 
 
@@ -33,7 +36,7 @@ def send(
         signed: arguments of `sign_request` that differ from what is sent.
         headers: to be sent instead of the signature.
     """
-    body = canonical_json(document)
+    body = canonical_json(complete(sender, document))
     member = HUB if isinstance(receiver, Hub) else receiver.id
     arguments: dict[str, Any] = {
         "sender": sender.id,
@@ -55,6 +58,14 @@ def send(
         verify=str(receiver.certificate_file),
         timeout=30,
     )
+
+
+def complete(sender: Hospital, document: Any) -> Any:
+    """Return a document of this module with the access ticket that the sender gets for it."""
+    if not isinstance(document, dict) or document.get("ticket") is not GET_ONE:
+        return document
+    numbers = [(one["issuer"], one["value"]) for one in document["identifiers"]]
+    return document | {"ticket": sender.ticket(*numbers) if numbers else None}
 
 
 def address_of(member: Hospital | Hub) -> str:
@@ -82,5 +93,5 @@ def of_study(study: str, identifiers: list[tuple[str, str]], purpose: str = "TRE
         "identifiers": [{"issuer": issuer, "value": value} for issuer, value in identifiers],
         "study_instance_uid": study,
         "purpose": purpose,
-        "ticket": None,
+        "ticket": GET_ONE,
     }

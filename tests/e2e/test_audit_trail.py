@@ -48,7 +48,7 @@ def said(records: Iterable[dict[str, Any]]) -> set[tuple[str, str, str]]:
 def happened(world: World) -> None:
     """Let a workstation at B look up and fetch a study of A, and one at C try."""
     world.place([(world.a, STUDY), (world.a, KEPT)])
-    world.hub.consent(permit("RO-CNP", STUDY.patient.number, recipients=[world.b.id]))
+    world.region.consent(permit("RO-CNP", STUDY.patient.number, recipients=[world.b.id]))
     for hospital in (world.b, world.c):
         for study in (STUDY, KEPT):
             keys = {"PatientID": study.patient.number, "StudyInstanceUID": ""}
@@ -64,7 +64,7 @@ def happened(world: World) -> None:
 def test_at_the_source_stand_lookup_decision_and_release(world: World) -> None:
     found = trail(world.a, STUDY.patient.number)
     assert {("lookup", "parhon", "success"), ("decision", "parhon", "success"), ("release", "parhon", "success"),
-            ("decision", "regional", "denied")} <= said(found)  # fmt: skip
+            ("refused", "regional", "denied")} <= said(found)  # fmt: skip
     assert not {("release", "regional", "success")} & said(found)
     for one in found:
         if one["event"] in ("decision", "release"):
@@ -85,7 +85,7 @@ def test_at_the_receiver_stand_lookup_and_pull(world: World) -> None:
 
 def test_what_was_refused_stands_at_both_ends_too(world: World) -> None:
     for asker in (world.b, world.c):
-        assert ("decision", asker.id, "denied") in said(trail(world.a, KEPT.patient.number))
+        assert ("refused", asker.id, "denied") in said(trail(world.a, KEPT.patient.number))
         assert ("lookup", "WS", "success") in said(trail(asker, KEPT.patient.number))
         assert "pull" not in {one["event"] for one in trail(asker, KEPT.patient.number)}
 

@@ -26,7 +26,7 @@ ROUTES = {
 def stored(world: World) -> None:
     """Store a study at A that B may have."""
     world.place([(world.a, STUDY)])
-    world.hub.consent(permit("RO-CNP", STUDY.patient.number, recipients=[world.b.id]))
+    world.region.consent(permit("RO-CNP", STUDY.patient.number, recipients=[world.b.id]))
 
 
 def refused_since(world: World, moment: str) -> list[dict[str, object]]:
@@ -49,7 +49,7 @@ def _unsigned(world: World, path: str) -> requests.Response:
 def _with_orthancs_password(world: World, path: str) -> requests.Response:
     return requests.post(
         signed.address_of(world.a) + path,
-        json=ROUTES[path],
+        json=signed.complete(world.b, ROUTES[path]),
         auth=AUTH,
         verify=str(world.a.certificate_file),
         timeout=30,
@@ -132,7 +132,7 @@ def test_the_routes_are_for_post_only(world: World) -> None:
 
 def test_the_federation_routes_are_not_on_orthancs_own_port(world: World) -> None:
     for path, document in ROUTES.items():
-        assert world.a.post(path, document).status_code == 404
+        assert world.a.post(path, signed.complete(world.b, document)).status_code == 404
 
 
 def test_health_tells_a_passer_by_that_it_is_up_and_no_more(world: World) -> None:

@@ -75,7 +75,7 @@ def copies(world: World) -> dict[str, tuple[bytes, bytes]]:
     for file in objects.values():
         world.a.store(file)
     eventually(lambda: (world.a.id, THEIRS.uid) in world.known(), 30, "the hub knows the study")
-    world.hub.consent(permit(NATIONAL_ISSUER, CNP, recipients=[world.b.id, world.c.id]))
+    world.region.consent(permit(NATIONAL_ISSUER, CNP, recipients=[world.b.id, world.c.id]))
     fetch(world.b, THEIRS)
     pairs = {}
     for kind, file in objects.items():
@@ -162,7 +162,7 @@ def test_by_whichever_number_it_is_asked_for_the_same_study_opens(world: World, 
     theirs = Study(f"numbers-a {label}", Patient(f"SP-{person}").also(NATIONAL_ISSUER, cnp), series=2)
     ours = Study(f"numbers-b {label}", Patient(f"PA-{person}").also(NATIONAL_ISSUER, cnp))
     world.place([(world.a, theirs), (world.b, ours)])
-    world.hub.consent(permit(NATIONAL_ISSUER, cnp))
+    world.region.consent(permit(NATIONAL_ISSUER, cnp))
     asked = ({"PatientID": cnp}, {"PatientID": f"SP-{person}", "IssuerOfPatientID": "SPIRIDON"},
              {"PatientID": f"PA-{person}"})  # fmt: skip
     for _ in range(2):
@@ -196,7 +196,7 @@ def test_a_person_whom_b_does_not_know_is_filed_under_the_national_number(world:
     cnp = national_number(520)
     theirs = Study("stranger with cnp", Patient("SP-520").also(NATIONAL_ISSUER, cnp))
     world.place([(world.a, theirs)])
-    world.hub.consent(permit(NATIONAL_ISSUER, cnp))
+    world.region.consent(permit(NATIONAL_ISSUER, cnp))
     fetch(world.b, theirs)
     (found,) = world.b.find("Study", {"StudyInstanceUID": theirs.uid})
     assert found["PatientMainDicomTags"]["PatientID"] == cnp
@@ -206,7 +206,7 @@ def test_a_person_without_national_number_is_filed_under_the_number_with_its_iss
     """Whoever has that number at B stays somebody else."""
     theirs, ours = Study("stranger", Patient("521", name="Unu^A")), Study("namesake", Patient("521", name="Doi^B"))
     world.place([(world.a, theirs), (world.b, ours)])
-    world.hub.consent(permit("SPIRIDON", "521"), permit("PARHON", "521"))
+    world.region.consent(permit("SPIRIDON", "521"), permit("PARHON", "521"))
     assert dcmtk.find(world.b, "STUDY", {"PatientID": "521", "StudyInstanceUID": ""}).studies == {ours.uid}
     keys = {"PatientID": "521", "IssuerOfPatientID": "SPIRIDON", "StudyInstanceUID": ""}
     assert dcmtk.find(world.b, "STUDY", keys).studies == {theirs.uid}
@@ -222,7 +222,7 @@ def test_a_contradiction_in_birth_date_or_sex_joins_nobody(world: World) -> None
     theirs = Study("contradiction a", Patient("SP-530", birth_date="").also(NATIONAL_ISSUER, cnp))
     other = Study("contradiction b", Patient("PA-530", birth_date="19710101").also(NATIONAL_ISSUER, cnp))
     world.place([(world.a, theirs), (world.b, other)])
-    world.hub.consent(permit(NATIONAL_ISSUER, cnp))
+    world.region.consent(permit(NATIONAL_ISSUER, cnp))
     found = dcmtk.find(world.b, "STUDY", {"PatientID": "PA-530", "StudyInstanceUID": ""})
     assert found.studies == {other.uid}
     listed = world.hub.command("patients", "contradictions").stdout

@@ -94,7 +94,11 @@ def stored(world: World) -> None:
     """Store everybody's studies at both hospitals; everybody agrees."""
     persons = [person for row in ROWS for person in (row.p, row.q)]
     world.place((hospital, one.studies[i]) for one in persons for i, hospital in enumerate((world.a, world.b)))
-    world.hub.consent(*(permit(NATIONAL_ISSUER, one.cnp) for one in persons))
+    world.region.consent(*(permit(NATIONAL_ISSUER, one.cnp) for one in persons))
+    for row in ROWS:
+        for one in () if row.contradictory else (row.p, row.q):
+            for issuer, number in zip(ISSUERS, one.numbers, strict=True):
+                world.region.same_person((issuer, number), (NATIONAL_ISSUER, one.cnp))
 
 
 def is_pattern(number: str) -> bool:
@@ -274,7 +278,7 @@ PADDED = [_padded(20, "LA2095", "LA2095 "), _padded(21, "LA2195", " LA2195")]
 def test_a_number_given_twice_is_nobodys(world: World, p: Person, q: Person) -> None:
     """A has given one number to two persons; their national numbers tell them apart."""
     world.place((hospital, one.studies[i]) for one in (p, q) for i, hospital in enumerate((world.a, world.b)))
-    world.hub.consent(*(permit(NATIONAL_ISSUER, one.cnp) for one in (p, q)))
+    world.region.consent(*(permit(NATIONAL_ISSUER, one.cnp) for one in (p, q)))
     for one in (p, q):
         # At B, where both have numbers of their own, neither sees the other's study.
         for look in LOOKS.values():
@@ -283,6 +287,10 @@ def test_a_number_given_twice_is_nobodys(world: World, p: Person, q: Person) -> 
         for study in (p.studies[0], q.studies[0]):
             direct = signed.send(world.b, world.a, signed.LOOKUP, signed.lookup(named, study=study.uid)).json()
             assert direct["answers"] == []
+            # With the access ticket of one, by the number of both: not the other's.
+            both = [*named, (NATIONAL_ISSUER, one.cnp)]
+            direct = signed.send(world.b, world.a, signed.LOOKUP, signed.lookup(both, study=study.uid)).json()
+            assert bool(direct["answers"]) is (study is one.studies[0])
         # At A nothing of one falls together with the other.
         theirs = one.studies[1]
         world.a.post("/usmed/fetch", {"StudyInstanceUID": theirs.uid}, headers=JSON)
@@ -296,7 +304,7 @@ def test_padding_does_not_hide_a_patient(world: World) -> None:
     row = _row(22, "padding 22", ("LA2295 ", "LA22-P "), ("LA22-Q", "LA2296"))
     one = row.p
     world.place((hospital, one.studies[i]) for i, hospital in enumerate((world.a, world.b)))
-    world.hub.consent(permit(NATIONAL_ISSUER, one.cnp))
+    world.region.consent(permit(NATIONAL_ISSUER, one.cnp))
     for number in ("LA22-P", "LA22-P ", " LA22-P"):
         found = dcmtk.find(world.b, "STUDY", {"PatientID": number, "StudyInstanceUID": ""})
         assert one.studies[0].uid in found.studies
@@ -316,7 +324,7 @@ def test_a_number_that_an_object_says_is_another_hospitals_links_nothing(world: 
     # First, so that its announcement is over when that of B's study is.
     world.a.store(at_a.files()[0])
     world.place([(world.b, at_b)])
-    world.hub.consent(permit("PARHON", number))
+    world.region.consent(permit("PARHON", number))
     for key in ({"PatientID": number}, {"PatientID": number, "IssuerOfPatientID": "SPIRIDON"}):
         found = dcmtk.find(world.b, "STUDY", {**key, "StudyInstanceUID": ""})
         assert at_a.uid not in found.studies
@@ -336,7 +344,7 @@ def test_a_second_number_without_issuer_links_nothing(world: World) -> None:
     theirs = Study("no issuer b", Patient("LA2495"), instances=1)
     mine = Study("no issuer a", Patient("LA24-A").also("", "LA2495").also("PARHON", "LA2495"), instances=1)
     world.place([(world.b, theirs), (world.a, mine)])
-    world.hub.consent(permit("PARHON", "LA2495"), permit("SPIRIDON", "LA24-A"))
+    world.region.consent(permit("PARHON", "LA2495"), permit("SPIRIDON", "LA24-A"))
     assert dcmtk.find(world.b, "STUDY", {"PatientID": "LA2495", "StudyInstanceUID": ""}).studies == {theirs.uid}
     assert dcmtk.find(world.a, "STUDY", {"PatientID": "LA24-A", "StudyInstanceUID": ""}).studies == {mine.uid}
 
@@ -347,7 +355,7 @@ def test_a_number_that_two_share_here_takes_nobody_in(world: World) -> None:
         _row(index, f"shared {index}", (f"LA{index}-A", "LA2595"), ("LA25-X", "LA25-Y")).p for index in (25, 26)
     )
     world.place([(world.a, p.studies[0]), (world.b, p.studies[1]), (world.b, q.studies[1])])
-    world.hub.consent(permit(NATIONAL_ISSUER, p.cnp), permit(NATIONAL_ISSUER, q.cnp))
+    world.region.consent(permit(NATIONAL_ISSUER, p.cnp), permit(NATIONAL_ISSUER, q.cnp))
     world.b.post("/usmed/fetch", {"StudyInstanceUID": p.studies[0].uid}, headers=JSON)
     eventually(lambda: _settled(world.b, p.studies[0]), 20, "the transfer")
     assert _patients_of(world.b, p.studies[0]) == set()

@@ -54,7 +54,7 @@ def stored(world: World) -> None:
     """Have a modality at A store, and the patients agree for B and D."""
     placed = [(world.a, study) for study in (*EVERYTHING, *OF_MANY, *OF_UNNAMED, *OF_FETCHED)]
     world.place(placed, store=dcmtk.store)
-    world.hub.consent(
+    world.region.consent(
         *(
             permit("RO-CNP", one.number, recipients=[world.b.id, world.d.id])
             for one in (PATIENT, MANY, UNNAMED, FETCHED)

@@ -109,7 +109,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 _hold(one, patient, name)
         for one in (honest, *peers.values()):
             one.feed(region.file)
-        region.hub.consent(*(permit(NATIONAL_ISSUER, one, recipients=[b.id]) for one in patients.values()))
+        region.consent(*(permit(NATIONAL_ISSUER, one, recipients=[b.id]) for one in patients.values()))
         b.store(Study("local", Patient("LOCAL-1"), instances=1).files()[0])
         for name, behaviour in BEHAVIOURS.items():
             peers[name].behaviour = behaviour

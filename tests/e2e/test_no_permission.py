@@ -80,7 +80,7 @@ def stored(world: World) -> None:
         permit("RO-CNP", DENIED.patient.number, recipients=[world.c.id], kind="deny"),
         permit("RO-CNP", OLD.patient.number),
     ]
-    world.hub.command("consent", "withdraw", world.hub.consent(*said)[-1])
+    world.region.withdraw(world.region.consent(*said)[-1])
 
 
 type Probe = Callable[[World, Hospital, Names, Path], str]
@@ -190,9 +190,14 @@ def _get_scu(world: World, hospital: Hospital, names: Names, folder: Path) -> st
 PROBES["C-GET"] = _get_scu
 
 
-def _direct(name: str, path: str, document: Callable[[Names], Any]) -> None:
-    """Ask A past C's own node, as a C would that had been taken over."""
-    PROBES[name] = lambda world, hospital, names, folder: _seen(signed.send(hospital, world.a, path, document(names)))
+def _direct(name: str, path: str, document: Callable[[Names], Any], **changes: Any) -> None:
+    """Ask A past C's own node, as a C would that had been taken over; with the access ticket that it gets, if any."""
+
+    def probe(world: World, hospital: Hospital, names: Names, folder: Path) -> str:
+        request = signed.complete(hospital, document(names)) | changes
+        return _seen(signed.send(hospital, world.a, path, request))
+
+    PROBES[name] = probe
 
 
 def _person(names: Names) -> list[tuple[str, str]]:
@@ -200,10 +205,20 @@ def _person(names: Names) -> list[tuple[str, str]]:
 
 
 _direct("direct lookup by number", signed.LOOKUP, lambda names: signed.lookup(_person(names)))
-_direct("direct lookup by UID", signed.LOOKUP, lambda names: signed.lookup([], study=names.study))
+_direct(
+    "direct lookup by UID",
+    signed.LOOKUP,
+    lambda names: signed.lookup(_person(names), study=names.study),
+    identifiers=[],
+)
 _direct("direct lookup of instances", signed.LOOKUP, lambda names: signed.lookup(_person(names), level="IMAGE"))
 _direct("direct manifest", signed.MANIFEST, lambda names: signed.of_study(names.study, _person(names)))
-_direct("direct manifest without number", signed.MANIFEST, lambda names: signed.of_study(names.study, []))
+_direct(
+    "direct manifest without number",
+    signed.MANIFEST,
+    lambda names: signed.of_study(names.study, _person(names)),
+    identifiers=[],
+)
 _direct(
     "direct instances",
     signed.INSTANCES,

@@ -15,7 +15,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from e2e.studies import NATIONAL_ISSUER, Patient, Study, national_number
 from simulators.cutting_proxy import CuttingProxy, bad_line
-from support.region import AUTH, Hospital, Hub, Region, eventually, permit
+from support.region import AUTH, Hospital, Hub, Region, eventually, on_paper, permit
 from usmed.hospital.orthanc_host.explorer import explorer_script
 
 NASTY = "RM <script>document.title='owned'</script>\"'&amp;"
@@ -119,10 +119,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             for study in studies:
                 for file in study.files():
                     hospital.store(file)
-        consents = region.hub.consent(*(_for_b(one) for one in (KNOWN, WALK_IN, EXPECTED, UNREACHED, CUT_OFF)))
+        region.consent(*(_for_b(one) for one in (KNOWN, WALK_IN, EXPECTED, UNREACHED)))
+        consent = a.attest(on_paper(_for_b(CUT_OFF)))["Attested"]["ID"]
         for one in [*placed[a], AT_C]:
             eventually(lambda study=one: study.uid in _seen(b, study.patient), 30, "the region knows the studies")  # type: ignore[misc]
-        yield World(region, a, b, c, consents[-1])
+        yield World(region, a, b, c, consent)
 
 
 def _for_b(patient: Patient) -> dict[str, Any]:
@@ -359,15 +360,15 @@ def test_an_interrupted_study_says_why_and_can_be_tried_again(world: World, brow
         reason = browser.text(f"{row(CUT)} .usmed-reason")
         assert reason.startswith(NASTY_HOSPITAL)
         assert reason.endswith(": the connection broke off")
-        world.region.hub.command("consent", "withdraw", world.consent)
+        world.a.withdraw(world.consent)
     world.line.bytes_per_second = None
     browser.click(f"{row(CUT)} button[aria-label^='Try again']")
     eventually(lambda: "Refused" in browser.text(f"{row(CUT)} .usmed-status"), 30, "refused")
-    world.region.hub.consent(_for_b(CUT_OFF))
+    world.region.consent(_for_b(CUT_OFF))
     eventually(lambda: CUT.uid in _seen(world.b, CUT_OFF), 20, "the new consent")
 
     def tried_again() -> bool:
-        # The source believes the refusal for a second more.
+        # B remembers for a moment that there is no consent.
         if "Refused" in browser.text(f"{row(CUT)} .usmed-status"):
             browser.click(f"{row(CUT)} button[aria-label^='Try again']")
         return "Here" in browser.text(f"{row(CUT)} .usmed-status")

@@ -115,7 +115,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         for one in _big_files():
             a.store(one)
         patients = (PATIENT, OTHER_PATIENT)
-        region.hub.consent(*(permit(NATIONAL_ISSUER, one.number, recipients=[b.id, full.id]) for one in patients))
+        region.consent(*(permit(NATIONAL_ISSUER, one.number, recipients=[b.id, full.id]) for one in patients))
         eventually(lambda: _knows(b, BIG.uid), 30, "the region knows the study")
         a.line.bytes_per_second = SPEED
         yield World(region, a, b, full, liar, plain, a.line, plain_line, small_disk)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from e2e.studies import NATIONAL_ISSUER, Patient, Study, national_number
 from support.key_server import KeyServer
@@ -87,6 +88,10 @@ def _fetched(hospital: Hospital, study: Study) -> dict[str, Any]:
     return dict(eventually(ended, 30, "the transfer"))
 
 
+def _desk(hospital: Hospital, path: str, body: dict[str, Any], who: tuple[str, str]) -> requests.Response:
+    return requests.post(f"{hospital.url}/usmed/consents{path}", json=body, auth=who, timeout=60)
+
+
 JSON = {"Content-Type": "application/json"}
 
 
@@ -157,6 +162,67 @@ def test_a_withdrawal_is_done_when_no_two_servers_without_it_exist(world: World)
         time.sleep(0.3)
     shown = f"/usmed/consents/{consent}"
     eventually(lambda: not world.a.get(shown).json()["Attested"]["WaitingForKeyServers"], 20, "the third knows")
+
+
+def test_a_study_under_a_local_number_is_under_the_national_numbers_consent_once_the_hospital_has_stated_it(
+    world: World,
+) -> None:
+    cnp = national_number(next(_numbers))
+    local = Patient("A-4711")
+    both, alone = Study("both numbers", local.also(NATIONAL_ISSUER, cnp)), Study("the local number alone", local)
+    for study in (both, alone):
+        for file in study.files():
+            world.a.store(file)
+    world.a.attest(on_paper(permit(NATIONAL_ISSUER, cnp, recipients=["b", "c"])))
+    seen = lambda hospital: {  # noqa: E731
+        one["MainDicomTags"]["StudyInstanceUID"] for one in hospital.find("Study", {"PatientID": cnp})
+    }
+    # The hub believes that it is one person, which moves no key server.
+    eventually(lambda: seen(world.b) == {both.uid}, 20, "B sees the study that names both")
+    numbers = [{"issuer": "A", "value": local.number}, {"issuer": NATIONAL_ISSUER, "value": cnp}]
+    draft = _desk(world.a, "/numbers", {"Patient": numbers}, CLERK).json()
+    assert draft["Patient"] == numbers
+    assert draft in world.a.get("/usmed/consents").json()
+    confirmation = f"/{draft['ID']}/confirmation"
+    assert _desk(world.a, confirmation, {"Sha256": draft["Sha256"]}, CLERK).status_code == 403
+    # As long as the second has not confirmed it, nothing is stated.
+    assert world.c.ticket((NATIONAL_ISSUER, cnp))["signatures"]
+    assert world.c.ticket(("A", local.number)) is None
+    entry = _desk(world.a, confirmation, {"Sha256": draft["Sha256"]}, AUTH).json()
+    assert entry["Attested"]["Done"], entry
+    assert entry["Attested"]["KeyServers"] == ["keys-1", "keys-2", "keys-3"]
+    assert seen(world.c) == {both.uid, alone.uid}
+    assert _fetched(world.c, alone)["State"] == "complete"
+
+
+def test_a_statement_reaches_a_key_server_that_was_away(world: World) -> None:
+    cnp = national_number(next(_numbers))
+    numbers = [{"issuer": "A", "value": "A-4712"}, {"issuer": NATIONAL_ISSUER, "value": cnp}]
+    world.servers[2].stop()
+    draft = _desk(world.a, "/numbers", {"Patient": numbers}, CLERK).json()
+    entry = _desk(world.a, f"/{draft['ID']}/confirmation", {"Sha256": draft["Sha256"]}, AUTH).json()
+    assert entry["Attested"]["WaitingForKeyServers"] == ["keys-3"]
+    world.servers[2].start()
+    shown = f"/usmed/consents/{draft['ID']}"
+    eventually(lambda: not world.a.get(shown).json()["Attested"]["WaitingForKeyServers"], 20, "the third knows")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "complaint"),
+    [
+        ([("A", "1")], "two numbers or more"),
+        ([("A", "1"), ("A", "1")], "two numbers or more"),
+        ([("A", "1"), ("B", "1")], "does not assign B numbers"),
+        ([("A", "1"), (NATIONAL_ISSUER, "1700101220018")], "not a valid national number"),
+        ([(NATIONAL_ISSUER, national_number(1)), (NATIONAL_ISSUER, national_number(2))], "one national number"),
+        ([("A", "")], "not 1 to 64"),
+    ],
+)
+def test_numbers_that_a_hospital_cannot_join(world: World, numbers: list[tuple[str, str]], complaint: str) -> None:
+    patient = [{"issuer": issuer, "value": value} for issuer, value in numbers]
+    refused = _desk(world.a, "/numbers", {"Patient": patient}, CLERK)
+    assert refused.status_code == 400
+    assert complaint in refused.json()["message"]
 
 
 def test_what_is_sent_needs_a_ticket_too(world: World) -> None:

@@ -33,7 +33,7 @@ def stored(world: World) -> None:
     for one in (*HERE, *THERE):
         for file in one.files():
             world.outside.store(file)
-    world.hub.consent(permit("RO-CNP", CNP, recipients=[world.b.id]))
+    world.region.consent(permit("RO-CNP", CNP, recipients=[world.b.id]))
     for hospital in (world.b, world.outside):
         (one,) = _ask(hospital, Query={"StudyInstanceUID": HERE[0].uid})
         hospital.session.put(f"{hospital.url}/studies/{one}/labels/reviewed", data=b"", timeout=30).raise_for_status()

@@ -13,7 +13,7 @@ import requests
 
 from host.archive_data import instances, uid
 from host.conftest import WORKSTATION
-from support.region import ROOT, Hub, Process, eventually, free_port
+from support.region import ROOT, Hub, Process, Region, eventually, free_port
 from usmed.platform.keys import generate_certificate, generate_key, public_key_text
 
 DEBIAN = Path("/usr/share/usmed/debian-orthanc")
@@ -96,26 +96,21 @@ def test_a_node_that_stands_alone(existing: Existing) -> None:
 
 def test_a_node_that_joins_a_region(existing: Existing, tmp_path: Path) -> None:
     existing.follow_the_guide()
-    hub = Hub(tmp_path / "hub")
     key = generate_key(tmp_path / "node.key")
     generate_certificate(
         "127.0.0.1", certificate=tmp_path / "tls.pem", key=tmp_path / "tls.pem.key", now=datetime.now(UTC)
     )
     port = free_port()
-    region = {
-        "version": 1, "region": "test", "name": "Test", "issued": datetime.now(UTC).isoformat(), "hub": hub.member(),
-        "hospitals": [
-            {
-                "id": "old", "name": "Old Orthanc", "address": f"https://127.0.0.1:{port}",
-                "public_key": public_key_text(key), "issuers": ["OLD"],
-                "tls_certificate": (tmp_path / "tls.pem").read_text(),
-            }
-        ],
+    hospital = {
+        "id": "old", "name": "Old Orthanc", "address": f"https://127.0.0.1:{port}",
+        "public_key": public_key_text(key), "issuers": ["OLD"],
+        "tls_certificate": (tmp_path / "tls.pem").read_text(),
     }  # fmt: skip
-    (tmp_path / "region.yaml").write_text(json.dumps(region), "utf-8")
+    region = Region(tmp_path, [], Hub(tmp_path / "hub"))
+    region.write_manifest([hospital])
     usmed = json.loads((existing.etc / "usmed.json").read_text("utf-8"))
     usmed["Usmed"] = {
-        "Hospital": "old", "RegionFile": str(tmp_path / "region.yaml"), "PrivateKeyFile": str(tmp_path / "node.key"),
+        "Hospital": "old", "RegionFile": str(region.file), "PrivateKeyFile": str(tmp_path / "node.key"),
         "Federation": {
             "ListenAddress": "127.0.0.1", "Port": port, "TlsCertificateFile": str(tmp_path / "tls.pem"),
             "TlsPrivateKeyFile": str(tmp_path / "tls.pem.key"),

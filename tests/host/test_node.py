@@ -23,6 +23,7 @@ from support.region import (
     Hospital,
     Hub,
     Process,
+    Region,
     eventually,
     free_port,
     permit,
@@ -105,13 +106,9 @@ def test_nobody_gets_in_without_the_password(alone: Alone) -> None:
 def started(tmp_path: Path, change: Callable[[dict[str, Any]], None], region: dict[str, Any] | None = None) -> Process:
     """Start a node of a region whose configuration was changed; return its process."""
     node = Hospital("node", "Nod", "NODE", tmp_path / "node")
-    manifest = tmp_path / "region.yaml"
-    hub = Hub(tmp_path / "hub")
-    document = {
-        "version": 1, "region": "test", "name": "Test", "issued": "2026-11-21T10:00:00Z", "hub": hub.member(),
-        "hospitals": [node.member()], **(region or {}),
-    }  # fmt: skip
-    manifest.write_text(json.dumps(document), "utf-8")
+    manifest = tmp_path / "region.json"
+    parts = Region(tmp_path, [node], Hub(tmp_path / "hub"))
+    manifest.write_bytes(parts.signed(parts.document([node.member()]) | (region or {})))
     path = node.write_configuration(manifest)
     configuration = json.loads(path.read_text("utf-8"))
     change(configuration)
@@ -286,7 +283,7 @@ def test_a_node_stops_within_ten_seconds_though_a_pull_hangs_and_takes_it_up_aga
         for file in big_study("S-1", count):
             source.store(file)
         eventually(lambda: all(study["IsStable"] for study in source.find("Study", {})), 30, "a stable study")
-        hub.consent(permit("SRC", "S-1", recipients=["node"]))
+        region.consent(permit("SRC", "S-1", recipients=["node"]))
 
         def ask() -> bool:
             return node.post("/usmed/fetch", json={"StudyInstanceUID": STUDY}).status_code == 200

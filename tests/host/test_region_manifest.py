@@ -84,7 +84,7 @@ def test_a_node_does_not_start_with_a_draft(tmp_path: Path) -> None:
     try:
         node.start(path)
     except AssertionError as error:
-        assert "has to be signed by their administrators" in str(error)
+        assert "has to be signed by the administrators" in str(error)
     else:
         raise AssertionError("it has started")
     finally:

@@ -16,6 +16,8 @@ from usmed.platform.keys import generate_certificate, load_encrypted_key, public
 
 ROOT = Path(__file__).parents[2]
 PASSPHRASE = "corect cal baterie capsă"
+UNLIMITED = {"USMED_PATIENTS_PER_HOUR": "1000000", "USMED_PATIENTS_PER_DAY": "10000000"}
+"""Settings for a test that asks for more patients than a hospital does. What the rates refuse has tests of its own."""
 
 
 class KeyServer:

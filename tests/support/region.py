@@ -1,14 +1,15 @@
-"""A whole region as real processes on loopback: hospitals (Orthanc with the plugin) and the hub."""
+"""A whole region as real processes on loopback: hospitals (Orthanc with the plugin), the hub, and key servers."""
 
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,18 +17,25 @@ from pathlib import Path
 from typing import Any
 
 import requests
-import yaml
 
-from support.key_server import KeyServer
+from support.key_server import UNLIMITED, KeyServer
 from support.process import Process, eventually, free_port
 from support.signed_region import sign_region
+from usmed.domain.consent_record import attest, consent_document, enrol
+from usmed.domain.identifiers import PatientIdentifier
+from usmed.domain.region import HUB
+from usmed.hospital.circuit import Circuit
+from usmed.hospital.tickets import NoTicketError, Tickets
 from usmed.platform.keys import generate_certificate, generate_key, public_key_text
+from usmed.platform.region_file import load_region
+from usmed.platform.signed_http import Identity, SignedClient
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = "/usr/share/orthanc/plugins"
 PASSWORD = "test"
 AUTH = ("admin", PASSWORD)
 CLERK = ("clerk", PASSWORD)
+NATIONAL_ISSUER = "RO-CNP"
 
 
 class Hospital:
@@ -64,6 +72,7 @@ class Hospital:
             )
         self.environment: dict[str, str] = {}
         self.process: Process | None = None
+        self.region_file: Path | None = None
         self.session = requests.Session()
         self.session.auth = AUTH
 
@@ -135,6 +144,7 @@ class Hospital:
     def start(self, region_file: Path | None = None) -> None:
         """Start Orthanc and wait until it answers."""
         if region_file is not None or self.process is None:
+            self.region_file = region_file
             self.write_configuration(region_file)
         arguments = ["Orthanc", str(self.folder / "orthanc.json")]
         self.process = Process(arguments, self.folder / "orthanc.log", self.environment, ROOT)
@@ -181,6 +191,11 @@ class Hospital:
         answer = self.post("/instances", data=dicom)
         answer.raise_for_status()
         return dict(answer.json())
+
+    def ticket(self, *identifiers: tuple[str, str]) -> Any:
+        """Return the access ticket that this hospital gets for whoever these numbers name; None if it gets none."""
+        assert self.region_file is not None
+        return access_ticket(Identity(self.id, self.key), self.region_file, *identifiers)
 
     def attest(self, resource: Mapping[str, Any]) -> dict[str, Any]:
         """Record a consent on paper at the desk: the clerk writes it down, the administrator confirms it."""
@@ -290,17 +305,9 @@ class Hub:
             text=True,
         )
 
-    def consent(self, *resources: Mapping[str, Any]) -> list[str]:
-        """Record FHIR Consents with one command; return their ids."""
-        paths = [self.folder / f"consent-{time.monotonic_ns()}-{index}.json" for index in range(len(resources))]
-        for path, resource in zip(paths, resources, strict=True):
-            path.write_text(json.dumps(resource), "utf-8")
-        printed = self.command("consent", "record", *map(str, paths)).stdout
-        return re.findall(r"^recorded (\S+) version", printed, flags=re.M)
-
 
 class Region:
-    """Hospitals, their hub and, if there are any, key servers of which `threshold` have to agree."""
+    """Hospitals, their hub and key servers, of which `threshold` have to agree; one that knows no rates by default."""
 
     def __init__(
         self,
@@ -309,44 +316,51 @@ class Region:
         hub: Hub,
         key_servers: Sequence[KeyServer] = (),
         *,
-        threshold: int = 0,
+        threshold: int = 1,
     ) -> None:
         self.folder, self.hub, self.threshold = folder, hub, threshold
-        self.key_servers = {one.id: one for one in key_servers}
+        servers = key_servers or [KeyServer("keys-1", folder / "keys-1", settings=UNLIMITED)]
+        self.key_servers = {one.id: one for one in servers}
         self.hospitals = {one.id: one for one in hospitals}
-        self.file = folder / "region.yaml"
+        self.file = folder / "region.json"
+        self.version = 1
+        self._said: dict[str, dict[str, Any]] = {}
 
     def write_manifest(
         self, extra: Sequence[Mapping[str, Any]] = (), *, version: int = 1, life: timedelta = timedelta(days=30)
     ) -> None:
-        """Write region.yaml; `extra` are further hospitals (simulators). With key servers it is signed."""
-        document = {
-            "version": 1,
+        """Write the signed manifest; `extra` are further hospitals (simulators)."""
+        members = [one.member() for one in self.hospitals.values() if not one.plain]
+        self.version = version
+        self.file.write_bytes(self.signed(self.document([*members, *extra], life=life)))
+
+    def signed(self, document: dict[str, Any]) -> bytes:
+        """Return the file of a manifest that all administrators have signed."""
+        return sign_region(document, {one.id: one.administrator for one in self.key_servers.values()})
+
+    def document(
+        self, hospitals: Sequence[Mapping[str, Any]], life: timedelta = timedelta(days=30)
+    ) -> dict[str, Any]:
+        """Return a manifest with these hospitals, before anybody has signed it."""
+        now = _now()
+        return {
+            "version": self.version,
             "region": "test",
             "name": "Regiune de încercare",
-            "issued": datetime.now(UTC).isoformat(timespec="seconds"),
-            "national_number": {"issuer": "RO-CNP", "kind": "ro.cnp"},
+            "issued": now.isoformat(timespec="seconds"),
+            "expires": (now + life).isoformat(timespec="seconds"),
+            "national_number": {"issuer": NATIONAL_ISSUER, "kind": "ro.cnp"},
             "hub": self.hub.member(),
-            "hospitals": [one.member() for one in self.hospitals.values() if not one.plain] + list(extra),
-        }
-        if not self.key_servers:
-            self.file.write_text(yaml.safe_dump(document, allow_unicode=True), "utf-8")
-            return
-        document |= {
-            "version": version,
-            "expires": (datetime.now(UTC) + life).isoformat(timespec="seconds"),
+            "hospitals": list(hospitals),
             "threshold": self.threshold,
             "key_servers": [one.member() for one in self.key_servers.values()],
         }
-        self.file.write_bytes(sign_region(document, {one.id: one.administrator for one in self.key_servers.values()}))
 
     def start(self, extra: Sequence[Mapping[str, Any]] = ()) -> None:
         """Start the hub, then the hospitals."""
         self.write_manifest(extra)
-        self.hub.start(self.file)
-        for one in self.key_servers.values():
-            one.start(self.file)
         with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda one: one.start(self.file), [self.hub, *self.key_servers.values()]))
             list(pool.map(lambda one: one.start(self.file), self.hospitals.values()))
 
     def stop(self) -> None:
@@ -362,6 +376,69 @@ class Region:
     def __getitem__(self, hospital_id: str) -> Hospital:
         return self.hospitals[hospital_id]
 
+    # ---- what patients say: attested and told as a hospital's desk does it, many at once ----
+
+    def consent(self, *resources: Mapping[str, Any]) -> list[str]:
+        """Let two members of staff attest consents on paper, and everybody know them; return their ids.
+
+        A resource with the `id` of an earlier one is the next version of that one.
+        """
+        documents = []
+        for one in map(on_paper, resources):
+            resource = dict(one)
+            id = str(resource.pop("id", f"said-{secrets.token_hex(8)}"))
+            version = self._said[id]["version"] + 1 if id in self._said else 1
+            documents.append(consent_document(resource, id=id, version=version))
+        self._attest(documents)
+        return [str(one["id"]) for one in documents]
+
+    def withdraw(self, *ids: str) -> None:
+        """Let two members of staff attest that patients take consents back."""
+        documents = []
+        for id in ids:
+            last = self._said[id]
+            resource = {**last["resource"], "status": "inactive"}
+            documents.append(consent_document(resource, id=id, version=last["version"] + 1))
+        self._attest(documents)
+
+    def same_person(self, *numbers: tuple[str, str]) -> None:
+        """Let the hospital that assigns these numbers state to the key servers that they are one person's."""
+        by = self._speaks_for(next(issuer for issuer, _ in numbers if issuer != NATIONAL_ISSUER))
+        patient = [PatientIdentifier(*one) for one in numbers]
+        token = enrol(by.key, hospital=by.id, patient=patient, credentials=(), now=_now())
+        self._tell(by, [], [{"hospital": by.id, "token": token}], self.key_servers, "/v1/records")
+
+    def _attest(self, documents: Sequence[dict[str, Any]]) -> None:
+        told: dict[str, tuple[Hospital, list[Any]]] = {}
+        for document in documents:
+            self._said[document["id"]] = document
+            by = self._speaks_for(document["resource"]["patient"]["identifier"]["system"].rpartition(":")[2])
+            proof = attest(by.key, document, hospital=by.id, staff=["ionescu", "popa"], now=_now())
+            told.setdefault(by.id, (by, []))[1].append({"document": document, "proof": proof})
+        for by, records in told.values():
+            self._tell(by, records, [], self.key_servers, "/v1/records")
+            self._tell(by, records, None, [HUB], "/v1/consents/records")
+            if taken := [one for one in records if _takes_away(one["document"])]:
+                nodes = [one for one in self.hospitals.values() if not one.plain]
+                running = [one.id for one in nodes if one.process is not None and one.process.running]
+                self._tell(by, taken, [], running, "/federation/v1/records")
+
+    def _speaks_for(self, issuer: str) -> Hospital:
+        nodes = [one for one in self.hospitals.values() if not one.plain]
+        return next((one for one in nodes if one.issuer == issuer), nodes[0])
+
+    def _tell(
+        self, by: Hospital, records: Sequence[Any], enrolments: Sequence[Any] | None, members: Iterable[str], path: str
+    ) -> None:
+        with _client(Identity(by.id, by.key), self.file) as client:
+            for member in members:
+                for start in range(0, max(len(records), 1), 50):
+                    body = {"records": records[start : start + 50]}
+                    if enrolments is not None:
+                        body["enrolments"] = enrolments
+                    answer = client.post(member, path, body, deadline_s=60)
+                    assert answer["problems"] == [], (member, answer["problems"])
+
 
 @contextmanager
 def running_region(folder: Path, hospitals: Sequence[Hospital], hub: Hub) -> Iterator[Region]:
@@ -373,6 +450,40 @@ def running_region(folder: Path, hospitals: Sequence[Hospital], hub: Hub) -> Ite
     finally:
         region.stop()
         shutil.rmtree(folder / "build", ignore_errors=True)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@contextmanager
+def _client(identity: Identity, region_file: Path) -> Iterator[SignedClient]:
+    region = load_region(region_file)
+    client = SignedClient(identity, lambda: region, _now)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def access_ticket(identity: Identity, region_file: Path, *identifiers: tuple[str, str]) -> Any:
+    """Return the signed access ticket that a hospital gets for whoever these numbers name; None if it gets none."""
+    region = load_region(region_file)
+    with _client(identity, region_file) as client:
+        tickets = Tickets(
+            hospital=identity.id, key=region.hospitals[identity.id].key, region=lambda: region, client=client,
+            circuit=Circuit(1, time.monotonic), clock=_now, deadline_s=10,
+        )  # fmt: skip
+        try:
+            return tickets.get([PatientIdentifier(*one) for one in identifiers], "test").signed
+        except NoTicketError:
+            return None
+        finally:
+            tickets.close()
+
+
+def _takes_away(document: Mapping[str, Any]) -> bool:
+    return document["version"] > 1 or '"deny"' in json.dumps(document["resource"])
 
 
 def permit(
@@ -402,8 +513,12 @@ def permit(
 
 
 def on_paper(resource: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a consent of `permit` as it can be given on paper: for treatment, and for less than a year."""
-    today = datetime.now(UTC).date()
-    period = {"start": "2026-01-01", "end": (today + timedelta(days=300)).isoformat()}
+    """Return a consent of `permit` as it can be given on paper: for treatment, and for less than a year; a denial as it
+    is."""
+    provision = resource["provision"]
+    if provision["type"] == "deny":
+        return dict(resource)
+    end = (datetime.now(UTC).date() + timedelta(days=300)).isoformat()
+    period = {"start": "2026-01-01", "end": end, **provision.get("period", {})}
     purpose = [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActReason", "code": "TREAT"}]
-    return {**resource, "provision": {"period": period, "purpose": purpose, **resource["provision"]}}
+    return {**resource, "provision": {"purpose": purpose, **provision, "period": period}}

@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bench.objects import Images
 from support.region import AUTH, Hospital, Hub, Region, eventually, free_port
 
@@ -131,13 +129,14 @@ def running(folder: Path, hospitals: Sequence[Hospital], plain: Sequence[Hospita
 
 
 def manifest_with(region: Region, hospital_id: str, port: int) -> Path:
-    """Write a region manifest in which one hospital answers behind another port (a delayed line)."""
-    document = yaml.safe_load(region.file.read_text("utf-8"))
-    for one in document["hospitals"]:
+    """Write the next region manifest, in which one hospital answers behind another port (a delayed line)."""
+    members = [one.member() for one in region.hospitals.values()]
+    for one in members:
         if one["id"] == hospital_id:
             one["address"] = f"http://127.0.0.1:{port}"
-    path = region.file.with_name(f"region-{port}.yaml")
-    path.write_text(yaml.safe_dump(document, allow_unicode=True), "utf-8")
+    region.version += 1
+    path = region.file.with_name(f"region-{region.version}.json")
+    path.write_bytes(region.signed(region.document(members)))
     return path
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.measure import Kind, Limit, Report, Result, seconds
 from bench.nodes import BenchError
-from support.key_server import KeyServer
+from support.key_server import UNLIMITED, KeyServer
 from support.region import Hospital, Hub, Region, on_paper, permit
 from usmed.domain.canonical import canonical_json
 from usmed.domain.consent import Purpose
@@ -35,7 +35,6 @@ TICKETS_A_ROUND = 100
 DECISIONS_A_ROUND = 1500
 CLIENTS = 8
 VERIFICATIONS = 300
-FAST = {"USMED_PATIENTS_PER_HOUR": "1000000", "USMED_PATIENTS_PER_DAY": "10000000"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class _World:
 def tickets(folder: Path, report: Report, runs: int) -> None:
     """All that an access ticket costs."""
     asker = Hospital("asker", "Cine întreabă", "ASKER", folder / "asker")
-    servers = [KeyServer(f"keys-{number}", folder / f"keys-{number}", settings=FAST) for number in range(SERVERS)]
+    servers = [KeyServer(f"keys-{number}", folder / f"keys-{number}", settings=UNLIMITED) for number in range(SERVERS)]
     files = Region(folder, [asker], Hub(folder / "hub"), servers, threshold=THRESHOLD)
     files.write_manifest()
     region = load_region(files.file)

@@ -238,17 +238,10 @@ def test_the_last_answer_is_remembered_with_its_time(cache: AnswerCache) -> None
     assert cache.load_resolution("patient:A:_") is None
 
 
-def test_consents_and_resolutions_are_kept_apart(cache: AnswerCache) -> None:
-    cache.save_consents("A:1", [{"id": "c", "resource": {"status": "active"}}], NOW)
-    assert cache.load_consents("A:1") == ([{"id": "c", "resource": {"status": "active"}}], NOW)
-    assert cache.load_resolution("A:1") is None
-    assert cache.load_consents("a:1") is None
-
-
 def test_many_who_remember_at_once(cache: AnswerCache) -> None:
     for round_ in range(5):
-        assert together(8, lambda number, key=f"A:{round_}": cache.save_consents(key, [number], NOW)) == []
-        stored = cache.load_consents(f"A:{round_}")
+        assert together(8, lambda number, key=f"A:{round_}": cache.save_resolution(key, [number], NOW)) == []
+        stored = cache.load_resolution(f"A:{round_}")
         assert stored is not None
         assert stored[0][0] in range(8)
 
@@ -264,7 +257,7 @@ def test_migrations_run_from_an_empty_database_and_then_find_nothing_to_do(datab
     for _ in range(2):
         database = open_database(database_url, [CHAIN])
         with database.read() as connection:
-            assert revision(connection) == "r0003"
+            assert revision(connection) == "r0004"
         database.close()
 
 
@@ -297,5 +290,7 @@ def test_the_queue_migrates_from_the_previous_version_with_its_pulls(database_ur
     assert store.move("1.2", Event.DUE).state is State.QUEUED
     with database.read() as connection:
         indexes = {one["name"] for one in sa.inspect(connection).get_indexes("pull")}
+        tables = set(sa.inspect(connection).get_table_names())
     assert "pull_last_used" in indexes
+    assert "consent_cache" not in tables
     database.close()

@@ -27,7 +27,7 @@ from pydicom.uid import (
 
 from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import PatientIdentifier
-from usmed.hospital.filing import Filing, check_instance, file_under, header_of
+from usmed.hospital.filing import Filing, check_instance, file_under, header_of, other_numbers_of
 
 # pydicom warns of what other makers wrote; it is read all the same.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -247,6 +247,15 @@ def test_header_of() -> None:
     assert header_of(instance())["Modality"] == ""
 
 
+def test_other_numbers_of() -> None:
+    assert other_numbers_of(instance()) == []
+    items = [Dataset(), Dataset(), Dataset()]
+    items[0].PatientID, items[0].IssuerOfPatientID = "1800101221144 ", "RO-CNP"
+    items[1].PatientID = "7"
+    items[2].IssuerOfPatientID = "A"
+    assert other_numbers_of(instance(OtherPatientIDsSequence=items)) == [("RO-CNP", "1800101221144"), ("", "7")]
+
+
 @pytest.mark.parametrize("data", [b"", b"DICM", b"\0" * 128 + b"DICM", b"x" * 500, b"GIF89a" + bytes(200)], ids=len)
 def test_what_is_no_dicom_file_is_refused(data: bytes) -> None:
     with pytest.raises(PeerDataError):
@@ -266,6 +275,7 @@ def test_a_damaged_file_is_filed_or_refused_never_another_error(syntax: str, dat
     )
     with warnings.catch_warnings(), suppress(PeerDataError):
         warnings.simplefilter("ignore")
+        other_numbers_of(bytes(damaged))
         check_instance(bytes(damaged), **EXPECTED)
         # Without a PatientID the archive files it under another identifier, which the pull notices.
         assert read(file_under(bytes(damaged), FILING)).get("PatientID") in ("77", None)

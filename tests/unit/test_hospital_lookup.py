@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from usmed.domain.audit import AuditEvent, Outcome
+from usmed.domain.consent import Purpose
 from usmed.domain.errors import PeerDataError, RefusedError, TransportError
 from usmed.domain.identifiers import Naming, NationalNumber, PatientIdentifier
 from usmed.domain.lookup import Level, Query, Selector
@@ -65,11 +67,14 @@ class Known:
         pass
 
 
-class NoKeyServers:
-    needed = False
+class Signs:
+    """Gives a ticket for whomever it is asked about."""
 
     def emergency(self, patient: object) -> None:
         return None
+
+    def get(self, patient: Collection[PatientIdentifier], agent: str, *, deadline_s: float) -> Any:
+        return SimpleNamespace(ticket=SimpleNamespace(patient=frozenset(patient), purpose=Purpose.TREAT), signed={"payload": "signed"})
 
 
 class Log:
@@ -95,7 +100,7 @@ def make(log: Log) -> Iterator[Make]:
     def build(peers: Any, resolution: Resolution | None = None, deadline_s: float = 0.4) -> FederatedLookup:
         known = resolution or Resolution(frozenset({HERE, THERE}), tuple(peers.answers))
         lookup = FederatedLookup(
-            hospital="parhon", naming=NAMING, identities=Known(known), tickets=NoKeyServers(),  # type: ignore[arg-type]
+            hospital="parhon", naming=NAMING, identities=Known(known), tickets=Signs(),  # type: ignore[arg-type]
             client=peers,
             circuit=Circuit(30, time.monotonic), audit=log, clock=lambda: datetime.now(UTC),  # type: ignore[arg-type]
             deadline_s=deadline_s, cache_s=10,
@@ -117,6 +122,7 @@ def test_the_others_are_asked_by_the_patients_numbers_never_by_a_bare_one(make: 
     assert document["identifiers"] == [
         {"issuer": "PARHON", "value": "1234"}, {"issuer": "SF-SPIRIDON", "value": "_7"},
     ]  # fmt: skip
+    assert document["ticket"] == {"payload": "signed"}
     assert document["keys"] == {"StudyDate": "20200101-"}
     assert "PatientID" not in document["tags"]
 
@@ -205,7 +211,7 @@ def test_no_answer_breaks_the_lookup(document: Any) -> None:
     peers = Peers({"bad": {"answers": document} if not isinstance(document, dict) else document})
     lookup = FederatedLookup(
         hospital="parhon", naming=NAMING, identities=Known(Resolution(frozenset({THERE}), ("bad",))),  # type: ignore[arg-type]
-        tickets=NoKeyServers(), client=peers, circuit=Circuit(30, time.monotonic), audit=Log(),  # type: ignore[arg-type]
+        tickets=Signs(), client=peers, circuit=Circuit(30, time.monotonic), audit=Log(),  # type: ignore[arg-type]
         clock=lambda: datetime.now(UTC), deadline_s=5, cache_s=10,
     )  # fmt: skip
     try:

@@ -202,6 +202,19 @@ def header_of(dicom: bytes) -> dict[str, str]:
     return {keyword: _text(header, keyword) for keyword in _HEADER_TAGS}
 
 
+def other_numbers_of(dicom: bytes) -> list[tuple[str, str]]:
+    """Return what a DICOM file has in OtherPatientIDsSequence: each number, after its issuer or empty text.
+
+    Raises:
+        PeerDataError: not a DICOM file.
+    """
+    with _translated():
+        header = dcmread(io.BytesIO(dicom), stop_before_pixels=True, specific_tags=["OtherPatientIDsSequence"])
+        items = list(header.get("OtherPatientIDsSequence") or [])
+    numbers = [(_text(one, "IssuerOfPatientID"), _text(one, "PatientID")) for one in items]
+    return [one for one in numbers if one[1]]
+
+
 _PATIENT_ID = 0x00100020
 _IDENTIFYING = (0x00080018, _PATIENT_ID, 0x0020000D)
 """SOPInstanceUID, PatientID, StudyInstanceUID."""

@@ -107,12 +107,11 @@ class FederatedLookup:
         if known is not None and time.monotonic() < known.until:
             return known.result
         resolution = self._in_emergency(selector, self._identities.resolve(selector, end - time.monotonic()))
-        if not resolution.holders:
-            result = RemoteAnswers(missing={HUB: resolution.warning} if resolution.warning else {})
-        elif self._tickets.needed:
+        if resolution.holders and resolution.identifiers:
             result = self._ask_with_ticket(query, selector, resolution, agent, end)
         else:
-            result = self._ask_all(query, selector, resolution, None, end)
+            # Nobody; or a study or an accession number that only the hub could have said whose it is.
+            result = RemoteAnswers(missing={HUB: resolution.warning} if resolution.warning else {})
         self._record(query, selector, agent, result)
         with self._lock:
             if len(self._answers) > 2000:
@@ -150,9 +149,6 @@ class FederatedLookup:
     def _ask_with_ticket(
         self, query: Query, selector: Selector, resolution: Resolution, agent: str, end: float
     ) -> RemoteAnswers:
-        if not resolution.identifiers:
-            # A study or an accession number that only the hub could have said whose it is.
-            return RemoteAnswers(missing={HUB: resolution.warning} if resolution.warning else {})
         left_s = end - time.monotonic()
         try:
             held = self._tickets.get(resolution.identifiers, agent, deadline_s=TICKET_SHARE * left_s)
@@ -171,7 +167,7 @@ class FederatedLookup:
         return result
 
     def _ask_all(
-        self, query: Query, selector: Selector, resolution: Resolution, ticket: SignedTicket | None, end: float
+        self, query: Query, selector: Selector, resolution: Resolution, ticket: SignedTicket, end: float
     ) -> RemoteAnswers:
         document = self._request(query, selector, resolution, ticket)
         missing: dict[str, str] = {HUB: resolution.warning} if resolution.warning else {}
@@ -204,7 +200,7 @@ class FederatedLookup:
         return RemoteAnswers(tuple(merge_holders(level, answers)), missing, resolution.identifiers)
 
     def _request(
-        self, query: Query, selector: Selector, resolution: Resolution, ticket: SignedTicket | None
+        self, query: Query, selector: Selector, resolution: Resolution, ticket: SignedTicket
     ) -> dict[str, Any]:
         level = Level.STUDY if query.level is Level.PATIENT else query.level
         # The patient is named by identifiers, each with its issuer, never by a bare number.
@@ -219,8 +215,8 @@ class FederatedLookup:
             "keys": keys,
             "tags": tags,
             "case_sensitive": query.case_sensitive,
-            "purpose": (ticket.ticket.purpose if ticket is not None else Purpose.TREAT).value,
-            "ticket": ticket.signed if ticket is not None else None,
+            "purpose": ticket.ticket.purpose.value,
+            "ticket": ticket.signed,
         }
 
     def _ask(

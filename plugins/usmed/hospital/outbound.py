@@ -140,7 +140,7 @@ class Outbound:
             permission = self._permissions.to_send(study, recipient, Purpose.TREAT, agent)
         except RefusedError as error:
             return Decision(False, "", str(error)), ""
-        return permission.decide(study, self._source(study)), permission.ticket_id
+        return permission.decide(study, self._source(study)), permission.ticket.jti
 
     def _source(self, study: Study) -> str:
         row = self._pulls.get(study.study_instance_uid)

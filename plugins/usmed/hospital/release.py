@@ -171,7 +171,7 @@ class Release:
                 reason=one.decision.reason,
                 detail={
                     "consent": one.decision.consent_id,
-                    "ticket": one.permission.ticket_id,
+                    "ticket": one.permission.ticket.jti,
                     "instances": len(chosen),
                     "purpose": wanted.purpose.value,
                 },
@@ -224,7 +224,7 @@ class Release:
             if identifiers and not identifiers.intersection(own):
                 continue
             decision = permission.decide(study, self._hospital)
-            self._record_decision(sender, own[0], study, decision, wanted.purpose, permission.ticket_id)
+            self._record_decision(sender, own[0], study, decision, wanted.purpose, permission.ticket.jti)
             if decision.permitted:
                 shown = next((one for one in own if one in identifiers), own[0])
                 permitted.append(Permitted(study, shown, decision, permission))

@@ -70,7 +70,6 @@ class HubSettings:
 
     ReconcileSeconds: float = 900.0
     ConsentSeconds: float = 5.0
-    ConsentMaximumAgeSeconds: float = 3600.0
     RegionSeconds: float = 30.0
 
 

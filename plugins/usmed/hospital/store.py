@@ -21,7 +21,6 @@ _PULL_COLUMNS = (
 )  # fmt: skip
 _pull = sa.table("pull", *map(sa.column, _PULL_COLUMNS))
 _resolution = sa.table("resolution_cache", *map(sa.column, ("selector", "content", "as_of")))
-_consent = sa.table("consent_cache", *map(sa.column, ("identifier", "content", "as_of")))
 _told = sa.table("told_record", *map(sa.column, ("id", "document", "kind", "proved_by", "received")))
 
 
@@ -198,30 +197,17 @@ class AnswerCache:
 
     def load_resolution(self, selector: str) -> tuple[Any, datetime] | None:
         """Return the last resolution of a selector and its age."""
-        return self._load(_resolution, _resolution.c.selector, selector)
+        query = sa.select(_resolution).where(_resolution.c.selector == selector)
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return (json.loads(row.content), datetime.fromtimestamp(row.as_of, UTC)) if row else None
 
     def save_resolution(self, selector: str, content: Any, now: datetime) -> None:
         """Remember a resolution."""
-        self._save(_resolution, "selector", selector, content, now)
-
-    def load_consents(self, identifier: str) -> tuple[Any, datetime] | None:
-        """Return the last known consents of a patient and when the hub gave them."""
-        return self._load(_consent, _consent.c.identifier, identifier)
-
-    def save_consents(self, identifier: str, content: Any, now: datetime) -> None:
-        """Remember a patient's consents."""
-        self._save(_consent, "identifier", identifier, content, now)
-
-    def _load(self, table: sa.TableClause, column: Any, key: str) -> tuple[Any, datetime] | None:
-        with self._database.read() as connection:
-            row = connection.execute(sa.select(table.c.content, table.c.as_of).where(column == key)).one_or_none()
-        return (json.loads(row.content), datetime.fromtimestamp(row.as_of, UTC)) if row else None
-
-    def _save(self, table: sa.TableClause, column: str, key: str, content: Any, now: datetime) -> None:
         values = {"content": json.dumps(content), "as_of": int(now.timestamp())}
-        insert = self._database.insert(table).values(**{column: key}, **values)
+        insert = self._database.insert(_resolution).values(selector=selector, **values)
         with self._database.write() as connection:
-            connection.execute(insert.on_conflict_do_update(index_elements=[column], set_=values))
+            connection.execute(insert.on_conflict_do_update(index_elements=["selector"], set_=values))
 
 
 class ToldStore:

@@ -121,11 +121,6 @@ class Tickets:
         self._renewing: set[_Key] = set()
         self._none: dict[_Key, tuple[float, NoTicketError]] = {}
 
-    @property
-    def needed(self) -> bool:
-        """Tell whether this region has key servers."""
-        return bool(self._region().key_servers)
-
     def get(
         self,
         patient: Collection[PatientIdentifier],

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from itertools import batched
 from typing import Any, Protocol
 
-from usmed.domain.consent import Purpose
 from usmed.domain.errors import IdentityConflictError, PeerDataError, RefusedError, TransportError
 from usmed.domain.identifiers import Naming, PatientIdentifier, orthanc_id
 from usmed.domain.manifest import LIMIT_BYTES, ManifestEntry, StudyManifest, parse_manifest, read_frames
@@ -131,7 +130,7 @@ class Transfer:
                 "instances": len(manifest.entries),
                 "pulled": self._clock().isoformat(timespec="seconds"),
                 "requested_by": row.requested_by,
-                "ticket": ticket.ticket.jti if ticket is not None else None,
+                "ticket": ticket.ticket.jti,
             },
         )
         self._archive.label(study, add=[GUEST_LABEL], remove=[ARRIVING_LABEL])
@@ -158,7 +157,7 @@ class Transfer:
                 f"{len(gone)} instance(s) disappeared from the archive or were cut short while the study was arriving"
             )
 
-    def _manifest(self, row: PullRow, ticket: SignedTicket | None) -> tuple[StudyManifest, bytearray]:
+    def _manifest(self, row: PullRow, ticket: SignedTicket) -> tuple[StudyManifest, bytearray]:
         """Ask for the manifest, at every try anew: the source decides again, and may have more by now.
 
         Returns:
@@ -326,24 +325,22 @@ class Transfer:
     def _save(self, progress: Progress) -> None:
         self._store.set(progress.row.study_instance_uid, verified=bytes(progress.verified))
 
-    def _request(self, row: PullRow, ticket: SignedTicket | None) -> dict[str, Any]:
-        identifiers = row.identifiers | (ticket.ticket.patient if ticket is not None else frozenset())
+    def _request(self, row: PullRow, ticket: SignedTicket) -> dict[str, Any]:
+        identifiers = row.identifiers | ticket.ticket.patient
         return {
             "identifiers": [{"issuer": one.issuer, "value": one.value} for one in sorted(identifiers)],
             "study_instance_uid": row.study_instance_uid,
-            "purpose": (ticket.ticket.purpose if ticket is not None else Purpose.TREAT).value,
-            "ticket": ticket.signed if ticket is not None else None,
+            "purpose": ticket.ticket.purpose.value,
+            "ticket": ticket.signed,
         }
 
-    def _ticket(self, row: PullRow) -> SignedTicket | None:
+    def _ticket(self, row: PullRow) -> SignedTicket:
         """Return the ticket for this pull; one that is remembered costs nothing.
 
         Raises:
             RefusedError: there is no consent (any more).
             TransportError: key servers cannot sign now, which may pass.
         """
-        if not self._tickets.needed:
-            return None
         try:
             return self._tickets.get(row.identifiers, row.requested_by, deadline_s=TICKET_DEADLINE_S)
         except NoTicketError as error:

@@ -19,7 +19,6 @@ from usmed.hospital.archive import Archive
 from usmed.hospital.arrivals import Arrivals
 from usmed.hospital.changes import Changes
 from usmed.hospital.circuit import Circuit
-from usmed.hospital.consents import Consents
 from usmed.hospital.desk import Desk
 from usmed.hospital.desk_store import DeskStore
 from usmed.hospital.emergencies import Emergencies
@@ -30,7 +29,7 @@ from usmed.hospital.identities import Identities
 from usmed.hospital.lookup import FederatedLookup
 from usmed.hospital.outbound import Kind, Outbound
 from usmed.hospital.pages import create_pages
-from usmed.hospital.permission import CurrentPermissions, RegistryPermissions, TicketPermissions
+from usmed.hospital.permission import Permissions
 from usmed.hospital.pulls import Pulls
 from usmed.hospital.region_panel import RegionPanel
 from usmed.hospital.release import Release
@@ -137,17 +136,8 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
     cache, store = AnswerCache(database), PullStore(database)
     client = SignedClient(identity, region_now, utc_now)
     circuit = Circuit(settings.Lookup.CircuitSeconds, time.monotonic)
-    # Its own switch: consents have to be known even while lookups leave the hub alone, so it is tried more often.
+    # Its own switch: nobody else knows who is who, so it is tried more often than a hospital.
     hub_circuit = Circuit(min(5.0, settings.Lookup.CircuitSeconds), time.monotonic)
-    consents = Consents(
-        client=client,
-        cache=cache,
-        circuit=hub_circuit,
-        clock=utc_now,
-        fresh_s=settings.Hub.ConsentSeconds,
-        maximum_age_s=settings.Hub.ConsentMaximumAgeSeconds,
-        deadline_s=HUB_SHARE * settings.Lookup.DeadlineSeconds,
-    )
     identities = Identities(
         hospital=own.id,
         region=region_now,
@@ -182,25 +172,20 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
     )
 
     def consents_changed(patient: Collection[PatientIdentifier]) -> None:
-        consents.forget()
         lookup.forget()
         tickets.forget(patient)
 
     changes = Changes(
         region=region_now, store=ToldStore(database), audit=audit, clock=utc_now, changed=consents_changed
     )
-    permissions = CurrentPermissions(
-        region_now,
-        TicketPermissions(
-            hospital=own.id,
-            key=own.key,
-            naming=naming,
-            region=region_now,
-            tickets=tickets,
-            changes=changes,
-            clock=utc_now,
-        ),
-        RegistryPermissions(consents, naming, utc_now),
+    permissions = Permissions(
+        hospital=own.id,
+        key=own.key,
+        naming=naming,
+        region=region_now,
+        tickets=tickets,
+        changes=changes,
+        clock=utc_now,
     )
     release = Release(
         hospital=own.id,

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.study_record import is_date
 from usmed.hospital.archive import Archive, Study
-from usmed.hospital.filing import header_of
+from usmed.hospital.filing import header_of, other_numbers_of
 from usmed.hospital.orthanc_host import rest
 from usmed.hospital.orthanc_host.http import Answer, HttpRequest
 from usmed.hospital.outbound import Kind, Outbound
@@ -132,7 +132,7 @@ class GuardedRoutes:
             modalities=tuple(sorted(modalities.union(*(one.modalities for one in self._archive.study(uid))))),
             labels=frozenset(),
             instances=1,
-            other_identifiers=(),
+            other_identifiers=tuple(other_numbers_of(dicom)),
         )
 
 

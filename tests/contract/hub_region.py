@@ -1,19 +1,21 @@
 """A region in memory: its hub behind werkzeug's test client, and hospitals that sign for themselves."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from joserfc.jwk import OKPKey
 from werkzeug.test import Client, TestResponse
 
-from usmed.domain.canonical import canonical_json
-from usmed.domain.region import HUB, RegionManifest, parse_region
+from support.signed_region import new_key, sign_region
+from usmed.domain.canonical import canonical_json, parse_json
+from usmed.domain.consent_record import attest, consent_document
+from usmed.domain.region import HUB, RegionManifest
+from usmed.domain.region_chain import follow
 from usmed.domain.request_signature import ANSWER_HEADER, sign_request, verify_answer
-from usmed.hub.registry import Registry
 from usmed.hub.settings import HubSettings
 from usmed.hub.tables import CHAIN
 from usmed.hub.wsgi import build
@@ -28,6 +30,22 @@ CNP = "1630615123457"
 LIMIT_BYTES = 1 << 20
 REMOTE_ADDRESS = "192.0.2.7"
 HOSPITALS = {"iasi": ["SF-SPIRIDON", "SF-MARIA"], "bacau": ["BACAU"], "suceava": ["SUCEAVA"]}
+
+
+ADMINISTRATORS = {"keys-1": new_key()}
+"""Whose signature a region manifest of these tests needs."""
+
+
+def key_server() -> dict[str, Any]:
+    """Return what a region manifest says of its one key server, and its end."""
+    server = {
+        "id": "keys-1",
+        "name": "Chei",
+        "address": "https://keys-1:8044",
+        "public_key": public_key_text(new_key()),
+        "administrator": {"name": "Administrator", "public_key": public_key_text(ADMINISTRATORS["keys-1"])},
+    }
+    return {"expires": "2099-01-01T00:00:00Z", "threshold": 1, "key_servers": [server]}
 
 
 class Clock:
@@ -54,8 +72,8 @@ class Region:
     clock: Clock
     database: Database
     audit: AuditLog
-    registry: Registry
     client: Client
+    said: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def authorization(self, signer: str, path: str, body: bytes, **changes: Any) -> str:
         """Sign a request; `changes` are other arguments of `sign_request`."""
@@ -115,44 +133,66 @@ class Region:
         return self.post(hospital, "/v1/resolve", question)
 
     def permit(self, issuer: str, value: str, **changes: Any) -> str:
-        """Record a consent; return its id."""
-        return self.registry.record([("test", consent(issuer, value, **changes))], "clerk")[0].id
+        """Let two members of staff attest a consent, and bring it; return its id."""
+        document = consent_document(consent(issuer, value, **changes), id=f"consent-{len(self.said)}", version=1)
+        self._bring(document)
+        return str(document["id"])
+
+    def withdraw(self, consent_id: str) -> None:
+        """Let them attest that it is taken back, and bring that."""
+        resource = {**self.said[consent_id]["resource"], "status": "inactive"}
+        self._bring(consent_document(resource, id=consent_id, version=2))
+
+    def _bring(self, document: dict[str, Any]) -> None:
+        self.said[document["id"]] = document
+        record = attested(self.manifest, self.keys, document, self.clock())
+        answer = self.post(record["proof"]["hospital"], "/v1/consents/records", {"records": [record]})
+        assert answer == {"problems": []}
+
+
+def attested(
+    region: RegionManifest, keys: Mapping[str, OKPKey], document: dict[str, Any], now: datetime
+) -> dict[str, Any]:
+    """Return the record of a consent that the hospital attests that assigns its number; Iași a national one."""
+    issuer = document["resource"]["patient"]["identifier"]["system"].rpartition(":")[2]
+    hospital = region.issuer_owner(issuer) or "iasi"
+    proof = attest(keys[hospital], document, hospital=hospital, staff=["ionescu", "popa"], now=now)
+    return {"document": document, "proof": proof}
 
 
 @contextmanager
 def running_region(database_url: str) -> Iterator[Region]:
     """Start a hub with three hospitals."""
     keys = {name: OKPKey.generate_key("Ed25519", private=True) for name in (HUB, *HOSPITALS)}
-    manifest = parse_region(
-        {
-            "version": 1,
-            "region": "moldova",
-            "name": "Regiunea Moldova",
-            "issued": "2026-11-21T10:00:00Z",
-            "national_number": {"issuer": "RO-CNP", "kind": "ro.cnp"},
-            "hub": {"address": "https://hub:8443", "public_key": public_key_text(keys[HUB])},
-            "hospitals": [
-                {
-                    "id": name,
-                    "name": name.title(),
-                    "address": f"https://{name}:8043",
-                    "public_key": public_key_text(keys[name]),
-                    "issuers": issuers,
-                }
-                for name, issuers in HOSPITALS.items()
-            ],
-        },
-        "test",
-    )
+    document = {
+        "version": 1,
+        "region": "moldova",
+        "name": "Regiunea Moldova",
+        "issued": "2026-11-21T10:00:00Z",
+        "national_number": {"issuer": "RO-CNP", "kind": "ro.cnp"},
+        "hub": {"address": "https://hub:8443", "public_key": public_key_text(keys[HUB])},
+        "hospitals": [
+            {
+                "id": name,
+                "name": name.title(),
+                "address": f"https://{name}:8043",
+                "public_key": public_key_text(keys[name]),
+                "issuers": issuers,
+            }
+            for name, issuers in HOSPITALS.items()
+        ],
+        **key_server(),
+    }
+    signed = parse_json(sign_region(document, ADMINISTRATORS), limit_bytes=1 << 20)
+    manifest = follow(signed, "test", None).manifest
     clock = Clock()
     database = open_database(database_url, [CHAIN])
     audit = AuditLog(database)
-    file = RegionFile(manifest)
+    file = RegionFile(manifest, signed)
     settings = HubSettings(database_url, file, keys[HUB], LIMIT_BYTES)
-    registry = Registry(database, lambda: manifest, clock)
     client = Client(build(settings, database, audit, clock, RegionStore(database, audit, clock, agent=HUB, file=file)))
     try:
-        yield Region(manifest, keys, clock, database, audit, registry, client)
+        yield Region(manifest, keys, clock, database, audit, client)
     finally:
         audit.close()
         database.close()
@@ -174,10 +214,11 @@ def study(uid: str, *identifiers: tuple[str, str], **changes: str) -> dict[str, 
 
 
 def consent(issuer: str, value: str, *, to: str = "", type: str = "permit", **changes: Any) -> dict[str, Any]:
-    """Return a FHIR Consent for treatment: to one hospital, or to all."""
+    """Return a FHIR Consent for treatment as it can be given on paper: to one hospital, or to all."""
     role = {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ParticipationType", "code": "IRCP"}]}
     provision: dict[str, Any] = {
         "type": type,
+        "period": {"end": "2027-10-31"},
         "purpose": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActReason", "code": "TREAT"}],
         **changes.pop("provision", {}),
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from contract.hub_region import CNP, Region, consent, study
+from contract.hub_region import CNP, Region, study
 from usmed.domain.canonical import canonical_json
 
 WOMAN = "2770214123450"
@@ -117,7 +117,7 @@ def test_equal_numbers_of_different_issuers_are_different_patients(region: Regio
         consent_id = region.permit(issuer, "1234", to="bacau")
         for other in issuers:
             assert found(region, "bacau", other, "1234") == ({(issuer, "1234")} if other == issuer else set())
-        region.registry.withdraw(consent_id, "clerk")
+        region.withdraw(consent_id)
     for lower in ("sf-spiridon", "Suceava"):
         assert region.resolve("bacau", lower, "1234") == NOTHING
 
@@ -128,16 +128,12 @@ def test_a_contradicted_national_number_joins_nobody_and_the_newer_is_kept_apart
     region.permit("RO-CNP", CNP, to="bacau")
     assert found(region, "bacau", "RO-CNP", CNP) == {("SF-SPIRIDON", "7"), ("RO-CNP", CNP)}
     assert region.resolve("bacau", "SUCEAVA", "3") == NOTHING
-    # Suceava's study is not covered by the consent of whoever that number belongs to.
-    question = {"identifiers": [{"issuer": "SUCEAVA", "value": "3"}, {"issuer": "RO-CNP", "value": CNP}]}
-    assert region.post("suceava", "/v1/consents/for", question)["consents"] == []
     # Once suceava has corrected the birth date, they are one.
     region.feed("suceava", study("3.1", ("SUCEAVA", "3"), ("RO-CNP", CNP)))
     assert region.resolve("bacau", "SUCEAVA", "3")["holders"] == [
         {"hospital": "iasi", "studies": 1},
         {"hospital": "suceava", "studies": 1},
     ]
-    assert len(region.post("suceava", "/v1/consents/for", question)["consents"]) == 1
 
 
 def test_a_hospital_cannot_attach_itself_to_another_hospitals_patient(region: Region) -> None:
@@ -146,8 +142,6 @@ def test_a_hospital_cannot_attach_itself_to_another_hospitals_patient(region: Re
     region.feed("bacau", study("2.1", ("BACAU", "9"), ("SF-SPIRIDON", "7")))
     for issuer, value in (("SF-SPIRIDON", "7"), ("BACAU", "9")):
         assert region.resolve("bacau", issuer, value) == NOTHING
-        question = {"identifiers": [{"issuer": issuer, "value": value}]}
-        assert region.post("bacau", "/v1/consents/for", question)["consents"] == []
     assert region.resolve("suceava", "SF-SPIRIDON", "7")["holders"] == [{"hospital": "iasi", "studies": 1}]
 
 
@@ -178,7 +172,7 @@ def test_deny_wins_and_time_and_purpose_bind(region: Region) -> None:
     denial = region.permit("SF-SPIRIDON", "7", to="bacau", type="deny")
     assert region.resolve("bacau", "SF-SPIRIDON", "7") == NOTHING
     assert region.resolve("suceava", "SF-SPIRIDON", "7") != NOTHING
-    region.registry.withdraw(denial, "clerk")
+    region.withdraw(denial)
     assert region.resolve("bacau", "SF-SPIRIDON", "7") != NOTHING
     region.clock.advance(3601)
     assert region.resolve("bacau", "SF-SPIRIDON", "7") == NOTHING
@@ -213,35 +207,13 @@ def test_every_lookup_is_on_record_with_its_outcome(region: Region) -> None:
     assert region.audit.verify().unbroken
 
 
-def test_consents_tell_only_whose_studies_the_caller_has_announced(region: Region) -> None:
-    region.feed("iasi", study("1.1", ("SF-SPIRIDON", "7"), ("RO-CNP", CNP)))
-    given = region.permit("RO-CNP", CNP)
-    seven, national = ({"issuer": "SF-SPIRIDON", "value": "7"}, {"issuer": "RO-CNP", "value": CNP})
-    for identifiers in ([seven], [national], [seven, national], [{"issuer": "SF-MARIA", "value": "x"}, seven]):
-        answer = region.post("iasi", "/v1/consents/for", {"identifiers": identifiers})
-        assert [(one["id"], one["version"], one["status"]) for one in answer["consents"]] == [(given, 1, "active")]
-        assert answer["consents"][0]["resource"] == consent("RO-CNP", CNP)
-        assert answer["as_of"] == int(region.clock().timestamp())
-    for identifiers in ([seven], [national]):
-        assert region.post("bacau", "/v1/consents/for", {"identifiers": identifiers})["consents"] == []
-
-
-def test_contradicting_charts_of_one_hospital_need_the_studys_own_facts(region: Region) -> None:
+def test_where_a_hospital_contradicts_itself_the_older_keeps_the_number(region: Region) -> None:
     region.feed(
         "iasi",
         study("1.1", ("SF-SPIRIDON", "7"), birth_date="19630615"),
         study("1.2", ("SF-SPIRIDON", "7"), birth_date="19500101"),
     )
     region.permit("SF-SPIRIDON", "7")
-    question = {"identifiers": [{"issuer": "SF-SPIRIDON", "value": "7"}]}
-
-    def count(**facts: str) -> int:
-        return len(region.post("iasi", "/v1/consents/for", {**question, **facts})["consents"])
-
-    assert count() == 0
-    assert count(birth_date="19630615", sex="M") == 1
-    assert count(birth_date="19500101", sex="M") == 0
-    # Only the older of the two is found by the number.
     assert region.resolve("bacau", "SF-SPIRIDON", "7")["holders"] == [{"hospital": "iasi", "studies": 1}]
 
 
@@ -263,7 +235,7 @@ def test_nodes_hear_of_consents_that_changed(region: Region) -> None:
     assert heard("bacau", start)[0] == {"BACAU:9", f"RO-CNP:{CNP}"}
     assert heard("suceava", start)[0] == set()
     assert heard("iasi", cursor) == (set(), cursor)
-    region.registry.withdraw(given, "clerk")
+    region.withdraw(given)
     assert heard("iasi", cursor)[0] == {"SF-SPIRIDON:7", f"RO-CNP:{CNP}"}
 
 

@@ -145,11 +145,11 @@ def test_odd_but_valid_questions_find_nobody(region: Region) -> None:
 
 
 def test_all_faults_of_a_body_are_named_at_once(unchanged: Region) -> None:
-    body = canonical_json({"identifiers": [{"issuer": 1, "value": "7"}, {"issuer": "A"}], "sex": "X"})
-    answer = unchanged.send("iasi", "/v1/consents/for", body)
+    wrong = {"identifier": {"issuer": 1}, "purpose": "CURIOSITY"}
+    answer = unchanged.send("iasi", "/v1/resolve", canonical_json(wrong))
     assert answer.json is not None
     details = "\n".join(answer.json["details"])
-    for path in ("$.identifiers[0].issuer", "$.identifiers[1]", "$.sex"):
+    for path in ("$.identifier.issuer", "$.identifier", "$.purpose"):
         assert path in details
 
 

@@ -40,7 +40,7 @@ def running(url: str, signed: SignedRegion, clock: Clock) -> Iterator[Region]:
     store = RegionStore(database, audit, clock, agent=HUB, file=file)
     client = Client(build(HubSettings(url, file, signed.keys[HUB], LIMIT_BYTES), database, audit, clock, store))
     try:
-        yield Region(file.manifest, signed.keys, clock, database, audit, None, client)  # type: ignore[arg-type]
+        yield Region(file.manifest, signed.keys, clock, database, audit, client)
     finally:
         audit.close()
         database.close()
@@ -163,13 +163,6 @@ def test_the_hub_remembers_across_a_restart(database_url: str, signed: SignedReg
         assert hub.post("iasi", AFTER, {"version": 1}) == {"versions": [signed.signed(2), signed.signed(3)]}
         assert publish(hub, signed.signed(3, name="Alta")).status_code == 400
         assert publish(hub, signed.signed(4)).json == {"version": 4}
-
-
-def test_a_hub_of_a_region_without_key_servers_takes_none(region: Region, signed: SignedRegion) -> None:
-    answer = publish(region, signed.signed(2))
-    assert answer.status_code == 400
-    assert "no signed manifest here yet" in answer.json["message"]
-    assert region.post("iasi", AFTER, {"version": 0}) == {"versions": []}
 
 
 def test_one_is_checked_at_a_time(hub: Region, signed: SignedRegion) -> None:

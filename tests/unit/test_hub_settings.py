@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
+from support.signed_region import new_key, sign_region
 from usmed.domain.errors import ConfigurationError
 from usmed.hub.settings import DEFAULT_BODY_BYTES, load_settings
 from usmed.platform.environment import setting
@@ -12,8 +12,10 @@ from usmed.platform.keys import generate_key, public_key_text
 
 
 @pytest.fixture
-def environ(tmp_path: Path) -> dict[str, str]:
-    key = public_key_text(generate_key(tmp_path / "hub.key"))
+def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    # The database is looked into for the region that was believed last.
+    monkeypatch.chdir(tmp_path)
+    key, administrator = public_key_text(generate_key(tmp_path / "hub.key")), new_key()
     manifest = {
         "version": 1,
         "region": "moldova",
@@ -21,10 +23,21 @@ def environ(tmp_path: Path) -> dict[str, str]:
         "issued": "2026-11-21T10:00:00Z",
         "hub": {"address": "https://hub:8443", "public_key": key},
         "hospitals": [{"id": "a", "name": "A", "address": "https://a:8043", "public_key": "A" * 43, "issuers": ["A"]}],
+        "expires": "2099-01-01T00:00:00Z",
+        "threshold": 1,
+        "key_servers": [
+            {
+                "id": "keys",
+                "name": "Keys",
+                "address": "https://keys:8044",
+                "public_key": public_key_text(new_key()),
+                "administrator": {"name": "Administrator", "public_key": public_key_text(administrator)},
+            }
+        ],
     }
-    (tmp_path / "region.yaml").write_text(yaml.safe_dump(manifest), "utf-8")
+    (tmp_path / "region.json").write_bytes(sign_region(manifest, {"keys": administrator}))
     return {
-        "USMED_REGION_FILE": str(tmp_path / "region.yaml"),
+        "USMED_REGION_FILE": str(tmp_path / "region.json"),
         "USMED_PRIVATE_KEY_FILE": str(tmp_path / "hub.key"),
     }
 
@@ -37,13 +50,13 @@ def test_what_is_not_given_has_a_default(environ: dict[str, str]) -> None:
 
 
 def test_a_secret_may_be_in_a_file(environ: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "url").write_text("postgresql://u:ș@h/d\n", "utf-8")
+    (tmp_path / "url").write_text("sqlite:///ș.db\n", "utf-8")
     environ["USMED_DATABASE_URL_FILE"] = str(tmp_path / "url")
-    assert load_settings(environ).database_url == "postgresql://u:ș@h/d"
+    assert load_settings(environ).database_url == "sqlite:///ș.db"
 
 
 def test_every_fault_is_reported_at_once(environ: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "region.yaml").write_text("version: 1\nsurprise: 1\n", "utf-8")
+    (tmp_path / "region.json").write_text("version: 1\nsurprise: 1\n", "utf-8")
     environ |= {
         "USMED_PRIVATE_KEY_FILE": "/nowhere",
         "USMED_DATABASE_URL_FILE": "/nowhere",

@@ -1,1 +1,1 @@
-"""The regional hub: patient index, study locator, consent registry. It never sees an image."""
+"""The regional hub: patient index, study locator, a copy of consents. It permits nothing, and never sees an image."""

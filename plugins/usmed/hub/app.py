@@ -67,7 +67,6 @@ def create_app(services: Services) -> Flask:
     post("/v1/studies/digest", "DigestRequest", _digest)
     post("/v1/studies/replace", "ReplaceRequest", _replace)
     post("/v1/resolve", "ResolveRequest", _resolve)
-    post("/v1/consents/for", "ConsentsRequest", _consents_for)
     post("/v1/consents/changes", "ChangesRequest", _consent_changes)
     post("/v1/consents/records", "RecordsRequest", _consent_records)
 
@@ -156,27 +155,6 @@ def _resolve(services: Services, hospital: Hospital, body: dict[str, Any]) -> An
 
 def _consent_records(services: Services, hospital: Hospital, body: dict[str, Any]) -> Any:
     return {"problems": services.registry.take(hospital.id, body["records"])}
-
-
-def _consents_for(services: Services, hospital: Hospital, body: dict[str, Any]) -> Any:
-    now = services.clock()
-    numbers = [parse_identifier(one) for one in body["identifiers"]]
-    found = services.registry.for_source(hospital, numbers, body.get("birth_date"), body.get("sex"))
-    services.audit.append(
-        AuditEvent(
-            now,
-            AuditEventType.CONSENT,
-            hospital.id,
-            patient=str(numbers[0]),
-            detail={"what": "asked for", "consents": [one.id for one in found]},
-        )
-    ).wait()
-    return {
-        "consents": [
-            {"id": one.id, "version": one.version, "status": one.status, "resource": one.resource} for one in found
-        ],
-        "as_of": int(now.timestamp()),
-    }
 
 
 def _consent_changes(services: Services, hospital: Hospital, body: dict[str, Any]) -> Any:

@@ -106,12 +106,6 @@ def of_persons(connection: Connection, persons: sa.Select[Any] | Collection[int]
     return _load(connection, chart.c.person.in_(persons))
 
 
-def of_hospital(connection: Connection, hospital: str, numbers: Collection[PatientIdentifier]) -> list[LinkedChart]:
-    """Return the charts of one hospital that claim one of these numbers, found by it or not."""
-    claims = sa.select(number.c.chart).where(names(number, numbers))
-    return _load(connection, sa.and_(chart.c.hospital == hospital, chart.c.id.in_(claims)))
-
-
 def connected(connection: Connection, numbers: Iterable[PatientIdentifier]) -> list[LinkedChart]:
     """Return all charts that claim one of these numbers, or a number that one of those claims, and so on."""
     found: dict[int, LinkedChart] = {}

@@ -1,16 +1,13 @@
 """Commands of the hub's staff: `usmed consent …`, `usmed patients …`, and `usmed hub` itself."""
 
 import argparse
-import getpass
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
-from usmed.domain.canonical import canonical_json, parse_json
+from usmed.domain.canonical import canonical_json
 from usmed.domain.consent import Consent, Provision
 from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import PatientIdentifier, patient_identifier
@@ -24,27 +21,14 @@ from usmed.hub.tables import CHAIN
 from usmed.platform.region_store import believed_region
 from usmed.platform.storage import Database, open_database
 
-LIMIT_BYTES = 1 << 20
-
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands of this module to `usmed`."""
     hub = commands.add_parser("hub", help="start the regional hub", description="Start the regional hub.")
     hub.set_defaults(run=lambda arguments: serve())
 
-    consent = commands.add_parser("consent", help="record, withdraw and list consents")
+    consent = commands.add_parser("consent", help="list consents")
     actions = consent.add_subparsers(required=True, metavar="ACTION")
-    record = actions.add_parser(
-        "record", help="record consents, all of them or none", description="Record consents (FHIR R4 Consent, JSON)."
-    )
-    record.add_argument("files", nargs="+", type=Path, metavar="FILE.json")
-    _add_by(record)
-    record.add_argument("--dry-run", action="store_true", help="check the files, record nothing")
-    record.set_defaults(run=_record)
-    withdraw = actions.add_parser("withdraw", help="withdraw a consent", description="Withdraw a consent, for good.")
-    withdraw.add_argument("id", help="the consent's id, as `usmed consent list` shows it")
-    _add_by(withdraw)
-    withdraw.set_defaults(run=_withdraw)
     listing = actions.add_parser("list", help="list consents", description="List consents and what they say.")
     listing.add_argument("--patient", metavar="ISSUER:VALUE", help="only those of the person this number names")
     listing.add_argument("--json", action="store_true", help="one JSON object a line, with the whole resource")
@@ -58,20 +42,6 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="List the patients that were kept apart because a number they claim is contradicted.",
     )
     contradictions.set_defaults(run=_contradictions)
-
-
-def _add_by(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--by", default=_user(), metavar="USER", help="who does it, for the audit log (default: %(default)s)"
-    )
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        # A container may run under a number that no name belongs to.
-        return f"uid {os.getuid()}"
 
 
 @contextmanager
@@ -89,32 +59,6 @@ def _registry() -> Iterator[Registry]:
     with _database() as database:
         region = believed_region(database, file)
         yield Registry(database, lambda: region, lambda: datetime.now(UTC))
-
-
-def _record(arguments: argparse.Namespace) -> None:
-    documents: list[tuple[str, Any]] = []
-    problems = []
-    for path in arguments.files:
-        try:
-            documents.append((str(path), parse_json(path.read_bytes(), limit_bytes=LIMIT_BYTES)))
-        except OSError as error:
-            problems.append(f"{path}: cannot be read: {error.strerror}")
-        except PeerDataError as error:
-            problems.append(f"{path}: {error}")
-    with _registry() as registry:
-        try:
-            recorded = registry.record(documents, arguments.by, dry_run=arguments.dry_run or bool(problems))
-        except PeerDataError as error:
-            problems.append(str(error))
-        if problems:
-            raise PeerDataError("nothing was recorded:\n" + "\n".join(problems))
-        for one in recorded:
-            print(f"{'would record' if arguments.dry_run else 'recorded'} {_summary(one)}")
-
-
-def _withdraw(arguments: argparse.Namespace) -> None:
-    with _registry() as registry:
-        print(f"withdrawn {_summary(registry.withdraw(arguments.id, arguments.by))}")
 
 
 def _list(arguments: argparse.Namespace) -> None:

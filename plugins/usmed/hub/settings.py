@@ -48,7 +48,8 @@ def load_settings(environ: Mapping[str, str]) -> HubSettings:
     region = attempt(lambda: region_of(environ))
     key = attempt(lambda: load_private_key(_path(environ, PRIVATE_KEY_FILE)))
     limit = attempt(lambda: _limit(environ))
-    believed = (starting_region(url, region) if url else region.manifest) if region else None
+    believed = attempt(lambda: starting_region(url, region)) if url and region else None
+    believed = believed or (region.manifest if region else None)
     if believed and key and public_key_text(believed.hub.key) != public_key_text(key):
         problems.append(f"{PRIVATE_KEY_FILE}: its public key {public_key_text(key)} is not the region's hub's")
     if problems or not url or not region or not key or not limit:

@@ -27,6 +27,7 @@ def region_document(keys: dict[str, OKPKey], version: int = 1) -> dict[str, Any]
     """Return the manifest of a region with these keys."""
     return {
         "version": version, "region": "moldova", "name": "Regiunea Moldova", "issued": "2026-11-21T10:00:00Z",
+        "expires": "2027-11-21T10:00:00Z",
         "national_number": {"issuer": "RO-CNP", "kind": "ro.cnp"},
         "hub": {"address": "https://hub:8443", "public_key": public_key_text(keys[HUB])},
         "hospitals": [

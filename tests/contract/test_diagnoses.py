@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from joserfc.jwk import OKPKey
 
+from contract.hub_region import key_server
 from usmed.domain.errors import TransportError
 from usmed.domain.region import parse_region
 from usmed.platform.keys import generate_certificate, generate_key, public_key_text
@@ -86,6 +87,7 @@ def _client(folder: Path, address: str) -> SignedClient:
             _hospital("near", key, {"address": "https://near:8043"}),
             _hospital("far", generate_key(folder / "far.pem"), far),
         ],
+        **key_server(),
     }
     region = parse_region(document, "region.yaml")
     return SignedClient(Identity("near", key), lambda: region, lambda: datetime.now(UTC))

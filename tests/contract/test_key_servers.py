@@ -160,6 +160,7 @@ def region(new_database_url: Callable[[], str]) -> Iterator[KeyRegion]:
     manifest = parse_region(
         {
             "version": 1, "region": "moldova", "name": "Regiunea Moldova", "issued": "2026-11-21T10:00:00Z",
+            "expires": "2027-11-21T10:00:00Z",
             "national_number": {"issuer": "RO-CNP", "kind": "ro.cnp"},
             "hub": {"address": "https://hub:8443", "public_key": public_key_text(keys[HUB])},
             "hospitals": [

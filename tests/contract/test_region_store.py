@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from contract.hub_region import Clock
 from support.signed_region import SignedRegion
 from usmed.domain.errors import ConfigurationError, PeerDataError, TransportError
 from usmed.domain.quorum import QuorumError
-from usmed.domain.region_chain import ManifestRefusedError
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.region_file import RegionFile, read_region
 from usmed.platform.region_store import RegionStore, starting_region
@@ -58,7 +56,7 @@ def process(database_url: str, region: SignedRegion) -> Process:
 
 def test_the_first_is_believed_and_the_next_follows(process: Process, region: SignedRegion) -> None:
     with process.started() as store:
-        assert (store.current().version, store.signed) == (1, True)
+        assert store.current().version == 1
         assert store.offer([region.signed(2)], "test") is True
         assert store.current().version == 2
         # Again, as at each poll: no news, and no record.
@@ -106,7 +104,8 @@ REFUSED: list[tuple[str, Callable[[SignedRegion], list[Any]], str]] = [
     ("a chain whose last has expired", lambda r: [r.signed(2), r.signed(3, expires="2026-11-21T09:30:00Z")], "expired"),
     ("another region", lambda r: [r.signed(2, region="sud")], "'sud'"),
     ("faults", lambda r: [r.signed(2, hospitals=[])], "names no hospital"),
-    ("no end", lambda r: [r.signed(document=without(r.document(2), "expires"))], "has no end"),
+    ("no end", lambda r: [r.signed(document=without(r.document(2), "expires"))], "$.expires: is missing"),
+    ("no threshold", lambda r: [r.signed(document=without(r.document(2), "threshold"))], "$.threshold: is missing"),
     ("garbage", lambda r: [{"payload": "x", "signatures": [{}]}], ""),
     ("nothing at all", lambda r: [None], "exactly the members"),
     ("a draft", lambda r: [r.document(2)], "exactly the members"),
@@ -214,37 +213,6 @@ def test_many_threads_take_one_version_once(process: Process, region: SignedRegi
             thread.join()
         assert sorted(taken) == [False] * 7 + [True]
         assert len(process.events()) == 2
-
-
-def test_an_unsigned_region_needs_no_signatures_until_it_has_one(
-    process: Process, region: SignedRegion, tmp_path: Path
-) -> None:
-    path = tmp_path / "region"
-    document = without(without(region.document(3), "key_servers"), "threshold")
-
-    def unsigned(**changes: Any) -> RegionFile:
-        path.write_text(yaml.safe_dump({**document, **changes}), "utf-8")
-        return read_region(path)
-
-    with process.started(unsigned()) as store:
-        assert (store.current().version, store.signed) == (3, False)
-        with pytest.raises(ManifestRefusedError, match="no signed manifest here yet"):
-            store.take([region.signed(4)], "test")
-        assert store.offer_file(unsigned(), "f") is False
-        assert process.events() == []
-        assert store.offer_file(unsigned(name="Alta"), "f") is False
-        assert "a changed manifest needs a higher version" in process.events()[0][2]
-        assert store.offer_file(unsigned(version=4, region="sud"), "f") is False
-        assert store.offer_file(unsigned(version=4, name="Alta"), "f") is True
-        assert store.current().name == "Alta"
-        assert store.after(0) == []
-        # Now it gets key servers.
-        assert store.offer_file(region.file(5), "f") is True
-        assert (store.current().version, store.signed) == (5, True)
-        assert store.offer_file(unsigned(version=6), "f") is False
-        assert "it is not signed" in process.events()[-1][2]
-    with process.started(unsigned(version=6)) as store:
-        assert store.current().version == 5
 
 
 # ---- the watcher ----
@@ -362,15 +330,6 @@ def test_a_file_ahead_of_the_hub_is_taken_once_the_gap_is_closed(
         watcher.ask()
         watcher.look()
         assert store.current().version == 3
-
-
-def test_an_unsigned_region_asks_nobody(process: Process, region: SignedRegion, tmp_path: Path) -> None:
-    path = tmp_path / "region.yaml"
-    path.write_text(yaml.safe_dump(without(without(region.document(), "key_servers"), "threshold")), "utf-8")
-    hub = LyingHub()
-    with process.started(read_region(path)) as store:
-        RegionWatcher(store, path, {"the hub": hub}).ask()
-    assert hub.asked == 0
 
 
 def test_the_end_is_announced_in_the_log(

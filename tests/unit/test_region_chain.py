@@ -109,17 +109,14 @@ def by_servers(document: Any) -> dict[str, Any]:
     return assemble(document, [sign(SERVERS[name], signer=name, document=document) for name in NAMES[:2]])
 
 
-NO_SERVERS = manifest(2, key_servers=None, threshold=None)  # type: ignore[arg-type]
 REFUSED: list[tuple[str, Callable[[], Any], str]] = [
     ("rollback", lambda: signed(manifest(1, name="X"), "keys-1", "keys-2"), "version 1 cannot follow version 1"),
     ("a gap", lambda: signed(manifest(3), "keys-1", "keys-2"), "version 3 cannot follow version 1"),
     ("another region", lambda: signed(manifest(2, region="sud"), "keys-1", "keys-2"), "region 'sud'"),
     ("expired", lambda: signed(manifest(2, expires="2026-11-22T10:00:00Z"), *NAMES[:2]), "expired at 2026-11-22 10:00"),
-    ("without an end", lambda: signed(manifest(2, expires=None), *NAMES[:2]), "has no end"),
     ("k-1 signatures", lambda: signed(manifest(2), "keys-1"), "has 1 of the 2"),
     ("the servers' own keys", lambda: by_servers(manifest(2)), "has 0 of the 2"),
     ("a stranger", lambda: signed(manifest(2), "keys-1", "keys-4"), "has 1 of the 2"),
-    ("without key servers", lambda: signed(NO_SERVERS, *NAMES[:2]), "names key servers"),
 ]
 
 
@@ -131,7 +128,6 @@ def test_what_is_not_believed(first: TrustedRegion, make: Callable[[], Any], rea
 
 def test_a_frozen_region_ends(first: TrustedRegion) -> None:
     """Whoever keeps new manifests away only wins until the old one expires."""
-    assert first.manifest.expires is not None
     late = first.manifest.expires + timedelta(seconds=1)
     with pytest.raises(ManifestRefusedError, match="expired"):
         accept(signed(manifest(), "keys-1", "keys-2"), "region.json", first, late)
@@ -141,17 +137,19 @@ def test_a_document_that_is_none() -> None:
     for wrong in (None, [], "x", {}, manifest(), {"payload": "e30", "signatures": []}):
         with pytest.raises(PeerDataError):
             accept(wrong, "region.json", None, NOW)
-    with pytest.raises(ConfigurationError, match=r"\$\.version: is missing"):
-        accept(signed(manifest(version=None), "keys-1", "keys-2"), "region.json", None, NOW)  # type: ignore[arg-type]
+    for missing in ("version", "expires", "key_servers", "threshold"):
+        document = {name: value for name, value in manifest().items() if name != missing}
+        with pytest.raises(ConfigurationError, match=rf"\$\.{missing}: is missing"):
+            accept(signed(document, "keys-1", "keys-2"), "region.json", None, NOW)
 
 
 FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"threshold": 4}, "$.threshold: must be 1 to 3, the number of key servers"),
     ({"threshold": 0}, "$.threshold: must be 1 to 3"),
     ({"threshold": "2"}, "$.threshold: must be a int"),
-    ({"threshold": None}, "$.threshold: belongs to key_servers"),
-    ({"key_servers": None}, "$.threshold: belongs to key_servers"),
-    ({"key_servers": []}, "$.threshold: belongs to key_servers"),
+    ({"threshold": None}, "$.threshold: is missing"),
+    ({"key_servers": None}, "$.key_servers: is missing"),
+    ({"key_servers": []}, "$.key_servers: names no key server"),
     ({"expires": "2026-11-22T08:00:00Z"}, "$.expires: is not after $.issued"),
     ({"expires": "soon"}, "$.expires: must be a time with its zone"),
     ({"servers": ["keys-1", "keys-1"]}, "$.key_servers[1].id: 'keys-1' is there twice"),

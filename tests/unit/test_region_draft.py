@@ -10,7 +10,6 @@ import pytest
 from support.signed_region import SignedRegion
 from usmed.domain import region_draft as draft
 from usmed.domain.errors import ConfigurationError
-from usmed.domain.region import parse_region
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 REGION = SignedRegion()
@@ -40,7 +39,7 @@ def test_a_first_draft_says_what_it_lacks() -> None:
     made = draft.first_draft(region="r", name="R", hub=hub, issued=NOW, life=timedelta(days=365), threshold=2)
     hard, missing = draft.faults(made, "draft")
     assert hard == []
-    assert [one.split(":")[0] for one in missing] == ["$.hospitals", "$.threshold"]
+    assert [one.split(":")[0] for one in missing] == ["$.hospitals", "$.key_servers"]
     hard, missing = draft.faults({**made, "version": 0, "hub": {}}, "draft")
     assert {one.split(":")[0] for one in hard} == {"$.version", "$.hub.address", "$.hub.public_key"}
     for kind in (draft.HOSPITALS, draft.KEY_SERVERS):
@@ -134,14 +133,6 @@ def test_what_cannot_be_done_is_refused(document: dict[str, Any]) -> None:
         with pytest.raises(ConfigurationError, match=message):
             attempt()
     assert document == before
-
-
-def test_the_last_key_server_leaves_none_behind(document: dict[str, Any]) -> None:
-    for one in ("keys-1", "keys-2", "keys-3"):
-        draft.remove(document, draft.KEY_SERVERS, one)
-    assert "key_servers" not in document
-    del document["threshold"]
-    assert parse_region(document, "x").key_servers == {}
 
 
 def test_times_of_yaml_become_text() -> None:

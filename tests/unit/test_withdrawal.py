@@ -26,7 +26,8 @@ def key() -> str:
 def region(servers: int, threshold: int) -> RegionManifest:
     return parse_region(
         {
-            "version": 1, "region": "r", "name": "R", "issued": "2026-11-22T09:00:00Z", "threshold": threshold,
+            "version": 1, "region": "r", "name": "R", "issued": "2026-11-22T09:00:00Z",
+            "expires": "2027-11-22T09:00:00Z", "threshold": threshold,
             "hub": {"address": "https://hub:8443", "public_key": key()},
             "hospitals": [
                 {"id": one, "name": one, "address": f"https://{one}:1", "public_key": key(), "issuers": [one.upper()]}

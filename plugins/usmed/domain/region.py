@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -67,9 +67,9 @@ class RegionManifest:
 
     Attributes:
         issued: aware UTC.
-        expires: aware UTC; None if it holds until another takes its place.
-        key_servers: by id; none in a region whose hospitals decide from the hub's registry alone.
-        threshold: how many key servers must agree; 0 without key servers.
+        expires: aware UTC.
+        key_servers: by id, one or more.
+        threshold: how many of them must agree.
     """
 
     region: str
@@ -79,13 +79,13 @@ class RegionManifest:
     national_number: NationalNumber | None
     hub: Member
     hospitals: Mapping[str, Hospital]
-    expires: datetime | None = None
-    key_servers: Mapping[str, KeyServer] = field(default_factory=dict)
-    threshold: int = 0
+    expires: datetime
+    key_servers: Mapping[str, KeyServer]
+    threshold: int
 
     def is_expired(self, now: datetime) -> bool:
         """Tell whether it is over at `now` (aware UTC): then no ticket is signed, nothing is released on its word."""
-        return self.expires is not None and self.expires <= now
+        return self.expires <= now
 
     def member(self, member_id: str) -> Member | None:
         """Return the hub, a hospital or a key server; None for anybody else."""
@@ -139,8 +139,8 @@ def parse_region(document: Any, source: str) -> RegionManifest:
     root = reader.mapping(
         document,
         "$",
-        {"version", "region", "name", "issued", "hub", "hospitals"},
-        {"national_number", "expires", "key_servers", "threshold"},
+        {"version", "region", "name", "issued", "expires", "hub", "hospitals", "key_servers", "threshold"},
+        {"national_number"},
     )
     version = reader.typed(root, "version", int, "$")
     if version is not None and version < 1:
@@ -173,14 +173,14 @@ def parse_region(document: Any, source: str) -> RegionManifest:
         reader.problems.append("$.hospitals: names no hospital")
     key_servers, threshold = _key_servers(reader, root, {HUB, *hospitals})
     _check_keys(reader, [hub, *hospitals.values(), *key_servers.values()])
-    issued = reader.instant(root, "issued")
-    expires = reader.instant(root, "expires") if "expires" in root else None
+    issued, expires = reader.instant(root, "issued"), reader.instant(root, "expires")
     if issued is not None and expires is not None and expires <= issued:
         reader.problems.append("$.expires: is not after $.issued")
     region, name = (reader.typed(root, key, str, "$") or "" for key in ("region", "name"))
     if reader.problems:
         raise ConfigurationError(source, reader.problems)
     assert issued is not None
+    assert expires is not None
     assert version is not None
     return RegionManifest(region, name, version, issued, national, hub, hospitals, expires, key_servers, threshold)
 
@@ -194,12 +194,12 @@ def _key_servers(reader: "_Reader", root: dict[str, Any], taken: set[str]) -> tu
         if server.id and server.id in taken | set(servers):
             reader.problems.append(f"{path}.id: {server.id!r} is there twice")
         servers[server.id] = server
-    threshold = reader.typed(root, "threshold", int, "$") or 0
-    if bool(elements) != ("threshold" in root):
-        reader.problems.append("$.threshold: belongs to key_servers; one needs the other")
-    elif elements and not 1 <= threshold <= len(elements):
+    if not elements and "key_servers" in root:
+        reader.problems.append("$.key_servers: names no key server")
+    threshold = reader.typed(root, "threshold", int, "$")
+    if elements and threshold is not None and not 1 <= threshold <= len(elements):
         reader.problems.append(f"$.threshold: must be 1 to {len(elements)}, the number of key servers")
-    return servers, threshold
+    return servers, threshold or 0
 
 
 def _check_keys(reader: "_Reader", members: Sequence[Member]) -> None:

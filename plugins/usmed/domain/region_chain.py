@@ -40,7 +40,7 @@ def accept(signed: Any, source: str, trusted: TrustedRegion | None, now: datetim
         now: aware UTC.
 
     Raises:
-        ManifestRefusedError: another region, a rollback, a gap, two manifests of one version, no end, or expired.
+        ManifestRefusedError: another region, a rollback, a gap, two manifests of one version, or expired.
         QuorumError: too few signatures, by the administrators of either version.
         PeerDataError: not such a document.
         ConfigurationError: a faulty manifest, with every fault and its path.
@@ -80,12 +80,7 @@ def follow(signed: Any, source: str, trusted: TrustedRegion | None) -> TrustedRe
     unverified = verify_quorum(signed, lambda _: None, threshold=1, limit_bytes=LIMIT_BYTES)
     digest = sha256_hex(unverified.payload)
     manifest = parse_region(unverified.document, source)
-    if not manifest.key_servers:
-        raise ManifestRefusedError(f"{source}: a signed manifest names key servers, whose administrators sign it")
     require(signatures(signed, manifest), f"{source}: the region manifest, version {manifest.version},")
-    if manifest.expires is None:
-        # A region that is kept from learning of a new manifest would never learn that somebody was removed.
-        raise ManifestRefusedError(f"{source}: the region manifest, version {manifest.version}, has no end ($.expires)")
     if trusted is not None and digest != trusted.digest:
         _check_succession(signed, source, manifest, trusted.manifest)
     return TrustedRegion(manifest, digest)

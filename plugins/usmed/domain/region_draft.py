@@ -18,7 +18,13 @@ type Document = dict[str, Any]
 HOSPITALS, KEY_SERVERS = "hospitals", "key_servers"
 _WORDS = {HOSPITALS: "hospital", KEY_SERVERS: "key server"}
 
-_INCOMPLETE = ("$.hospitals: names no hospital", "$.threshold: ")
+_INCOMPLETE = (
+    "$.hospitals: names no hospital",
+    "$.key_servers: names no key server",
+    "$.key_servers: is missing",
+    "$.threshold: ",
+    "$.expires: is missing",
+)
 """Faults that a draft may have while it is put together."""
 
 
@@ -31,7 +37,7 @@ def first_draft(
         hub: its `address`, `public_key` and perhaps `tls_certificate`.
         issued: aware UTC.
         life: how long it is to hold.
-        more: `national_number` and `threshold`, where there are any.
+        more: `national_number`, where there is any, and `threshold`, once it is known.
     """
     return {
         "version": 1,
@@ -41,6 +47,7 @@ def first_draft(
         "expires": instant(issued + life),
         "hub": dict(hub),
         HOSPITALS: [],
+        KEY_SERVERS: [],
         **more,
     }
 
@@ -82,8 +89,6 @@ def remove(document: Document, kind: str, id: str) -> None:
         ConfigurationError: there is none with this id.
     """
     document[kind].remove(_element(document, kind, id))
-    if kind == KEY_SERVERS and not document[kind]:
-        del document[kind]
 
 
 def change_key_server(
@@ -113,11 +118,11 @@ def _element(document: Document, kind: str, id: str) -> Any:
 def faults(document: Document, source: str) -> tuple[list[str], list[str]]:
     """Return what is wrong with a draft, and what it still lacks to be a manifest."""
     try:
-        manifest = parse_region(document, source)
+        parse_region(document, source)
     except ConfigurationError as error:
         missing = [one for one in error.problems if one.startswith(_INCOMPLETE)]
         return [one for one in error.problems if one not in missing], missing
-    return [], [] if manifest.expires else ["$.expires: is missing"]
+    return [], []
 
 
 def json_values(value: Any) -> Any:

@@ -86,11 +86,6 @@ def _add_changes(action: Callable[..., Any]) -> None:
         parser.add_argument("--out", type=Path, metavar="FILE", help="where the draft goes")
         parser.add_argument("--replace", action="store_true", help="--out may exist, and is lost")
         parser.add_argument("--days", type=_days, metavar="N", help="how long it holds (default: as the one before)")
-        parser.add_argument(
-            "--next-version",
-            action="store_true",
-            help="count up although FILE is unsigned (a region without key servers)",
-        )
         return parser
 
     add = change("add-hospital", "add a hospital", lambda document, given: draft.add(document, *_hospital(given)))
@@ -172,7 +167,7 @@ def _change(arguments: argparse.Namespace, make: Callable[[Any, argparse.Namespa
         # Whoever has signed would not have signed what came of it.
         require(signatures(before.signed, before.manifest()), f"{arguments.file}: only a complete manifest goes on: it")
     life = timedelta(days=arguments.days) if arguments.days else None
-    count_up = before.signed is not None or arguments.next_version
+    count_up = before.signed is not None
     document = draft.next_draft(before.document, datetime.now(UTC), life, count_up=count_up)
     make(document, arguments)
     target = arguments.out or arguments.file

@@ -51,8 +51,6 @@ def run_sign(arguments: argparse.Namespace) -> None:
     if before is None:
         _print_members(manifest)
     else:
-        if before.signed is None:
-            print(f"NOTE: {before.path} is not signed by anybody")
         print(f"compared with version {before.document['version']}, SHA-256 {before.digest}:")
         for line in draft.differences(before.document, given.document):
             print(f"  {line}")
@@ -69,8 +67,6 @@ def run_sign(arguments: argparse.Namespace) -> None:
 
 def _check_signable(given: RegionDocument, manifest: RegionManifest, before: RegionDocument | None) -> None:
     problems = []
-    if not manifest.key_servers:
-        problems.append("names no key servers: it is used as it is, without signatures")
     if manifest.is_expired(datetime.now(UTC)):
         problems.append(f"has expired ({given.document['expires']}): make it anew with: usmed region renew")
     if before is None and manifest.version > 1:
@@ -79,7 +75,7 @@ def _check_signable(given: RegionDocument, manifest: RegionManifest, before: Reg
         earlier = before.manifest()
         if earlier.region != manifest.region:
             problems.append(f"is of the region {manifest.region!r}, {before.path} of {earlier.region!r}")
-        if before.signed is None and earlier.key_servers:
+        if before.signed is None:
             problems.append(f"{before.path} is a draft, which nobody has signed")
         if before.signed is not None and earlier.version + 1 != manifest.version:
             problems.append(f"is version {manifest.version}, {before.path} version {earlier.version}")
@@ -218,7 +214,7 @@ def run_show(arguments: argparse.Namespace) -> None:
     _print_members(manifest)
     if given.signed is not None:
         _print_signatures(given.signed, manifest, None)
-    elif manifest.key_servers:
+    else:
         print("a draft: nobody has signed it")
 
 
@@ -232,7 +228,7 @@ def run_check(arguments: argparse.Namespace) -> None:
 def _print_head(given: RegionDocument, manifest: RegionManifest) -> None:
     print(f"{draft.shown(manifest.name)}: region {draft.shown(manifest.region)}, version {manifest.version}")
     print(f"SHA-256 {given.digest}")
-    end = f"{manifest.expires:%Y-%m-%d %H:%M %Z}" if manifest.expires else "never"
+    end = f"{manifest.expires:%Y-%m-%d %H:%M %Z}"
     over = ", WHICH IS OVER" if manifest.is_expired(datetime.now(UTC)) else ""
     print(f"issued {manifest.issued:%Y-%m-%d %H:%M %Z}, expires {end}{over}")
 
@@ -253,8 +249,7 @@ def _print_members(manifest: RegionManifest) -> None:
     for server in manifest.key_servers.values():
         key = public_key_text(server.administrator_key)
         print(f"administrator of {server.id}: {draft.shown(server.administrator)}, key {key}")
-    if manifest.key_servers:
-        print(f"{manifest.threshold} of {len(manifest.key_servers)} key servers have to agree")
+    print(f"{manifest.threshold} of {len(manifest.key_servers)} key servers have to agree")
 
 
 def _print_signatures(signed: Any, manifest: RegionManifest, before: RegionManifest | None) -> None:

@@ -1,6 +1,6 @@
-"""The region manifest on disk: YAML, unsigned, for a region without key servers; a signed JSON document for others.
+"""The region manifest on disk: a general JWS (RFC 7515 §7.2.1) over the manifest's canonical JSON.
 
-A signed one is a general JWS (RFC 7515 §7.2.1) over the manifest's canonical JSON.
+Before anybody has signed it, it is a draft, in JSON or YAML.
 """
 
 from collections.abc import Hashable
@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from usmed.domain.canonical import canonical_json, parse_json, sha256_hex
+from usmed.domain.canonical import canonical_json, parse_json
 from usmed.domain.errors import ConfigurationError, PeerDataError
 from usmed.domain.region import RegionManifest, parse_region
 from usmed.domain.region_chain import follow
@@ -24,13 +24,11 @@ class RegionFile:
 
     Attributes:
         manifest: the region. Signed by enough of its own administrators, but whether it may follow another is open.
-        signed: the signed document, parsed; None for an unsigned one.
-        digest: tells one content from another; of a signed one the SHA-256 of the bytes that were signed.
+        signed: the signed document, parsed.
     """
 
     manifest: RegionManifest
-    signed: dict[str, Any] | None = None
-    digest: str = ""
+    signed: dict[str, Any]
 
 
 class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]
@@ -61,25 +59,22 @@ def read_region(path: Path) -> RegionFile:
 
     Raises:
         ConfigurationError: unreadable, neither YAML nor a signed document, wrong (every fault is listed), signed by too
-            few of its administrators, or unsigned although it names key servers.
+            few of its administrators, or unsigned.
     """
     document = read_document(path)
     if is_signed(document):
         try:
-            followed = follow(document, str(path), None)
-            return RegionFile(followed.manifest, document, followed.digest)
+            return RegionFile(follow(document, str(path), None).manifest, document)
         except PeerDataError as error:
             raise ConfigurationError(str(path), [str(error).removeprefix(f"{path}: ")]) from error
-    manifest = parse_region(document, str(path))
-    if manifest.key_servers:
-        raise ConfigurationError(
-            str(path),
-            [
-                "names key servers, so it has to be signed by their administrators (with: usmed region sign):"
-                " this file is a draft without signatures"
-            ],
-        )
-    return RegionFile(manifest, None, sha256_hex(repr(document).encode("utf-8", "replace")))
+    parse_region(document, str(path))
+    raise ConfigurationError(
+        str(path),
+        [
+            "has to be signed by the administrators of its key servers (with: usmed region sign):"
+            " this file is a draft without signatures"
+        ],
+    )
 
 
 def read_document(path: Path) -> Any:

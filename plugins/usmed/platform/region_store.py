@@ -51,9 +51,6 @@ class _Stored:
 class RegionStore:
     """The region manifest that is believed. Safe to use from many threads.
 
-    A region without key servers has no signatures: there the file on this machine counts, and nothing is stored. Once a
-    signed manifest was believed, only signed ones are.
-
     Args:
         database: keeps every version that was believed.
         audit: records each acceptance and refusal.
@@ -74,24 +71,18 @@ class RegionStore:
         self._agent = agent
         self._lock = threading.Lock()
         self._refusals: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self._current, self._unsigned = file.manifest, file.digest
-        self._trusted = _trusted(_newest(database))
-        if self._trusted is not None:
-            self._current = self._trusted.manifest
-        self.offer_file(file, "the file of the region manifest")
+        source = "the file of the region manifest"
+        # The one manifest that is believed because somebody has put it there; unless another process is faster.
+        self._trusted = _trusted(_newest(database)) or self._begin(file.signed, source)
+        self.offer_file(file, source)
 
     def current(self) -> RegionManifest:
         """Return the manifest that is believed, also when it `is_expired`. Cheap."""
-        return self._current
+        return self._trusted.manifest
 
     def now(self) -> datetime:
         """Return the time by this store's clock."""
         return self._clock()
-
-    @property
-    def signed(self) -> bool:
-        """Tell whether the manifest in use is a signed one, which others can be asked for newer ones of."""
-        return self._trusted is not None
 
     def offer(self, versions: Sequence[Any], source: str) -> bool:
         """Take signed manifests that come from anybody, if they may follow; tell whether one was taken.
@@ -115,14 +106,12 @@ class RegionStore:
         """Do what `offer` does, but leave the refusal to the caller.
 
         Raises:
-            ManifestRefusedError: no signed manifest is believed yet, so none can follow; or it may not follow.
+            ManifestRefusedError: it may not follow.
             QuorumError: too few signatures, by the administrators of either version.
             PeerDataError, ConfigurationError: no manifest, or a faulty one.
             StorageError: the database fails.
         """
         with self._lock:
-            if self._trusted is None:
-                raise ManifestRefusedError(f"{source}: there is no signed manifest here yet that another could follow")
             return self._take(versions, source)
 
     def offer_file(self, file: RegionFile, source: str) -> bool:
@@ -131,16 +120,6 @@ class RegionStore:
         Raises:
             StorageError: the database fails.
         """
-        with self._lock:
-            before = self._trusted
-            if before is None and file.signed is not None:
-                # The one manifest that is believed because somebody has put it there.
-                return self._begin(file.signed, source)
-            if before is None:
-                return self._take_unsigned(file, source)
-        if file.signed is None:
-            self._refuse(source, f"{source}: it is not signed, and version {before.manifest.version} was")
-            return False
         return self.offer([file.signed], source)
 
     def after(self, version: int) -> list[Any]:
@@ -156,41 +135,30 @@ class RegionStore:
                 found.append(parse_json(text.encode("utf-8"), limit_bytes=STORED_BYTES))
         return found
 
-    def _begin(self, signed: Any, source: str) -> bool:
+    def _begin(self, signed: Any, source: str) -> TrustedRegion:
         """Believe the first signed manifest. The file was verified when it was read."""
         first = follow(signed, source, None)
-        self._store([(first, signed)], source, None)
-        return True
-
-    def _take_unsigned(self, file: RegionFile, source: str) -> bool:
-        before, manifest = self._current, file.manifest
-        if manifest.region != before.region or manifest.version <= before.version:
-            if file.digest != self._unsigned:
-                self._refuse(
-                    source,
-                    f"{source}: {manifest.region!r}, version {manifest.version}, does not follow {before.region!r},"
-                    f" version {before.version}: a changed manifest needs a higher version",
-                )
-            return False
-        self._current, self._unsigned = manifest, file.digest
-        log.warning("region manifest: version %d is in use, from %s", manifest.version, source)
-        return True
+        if self._store([(first, signed)], source, None):
+            return first
+        stored = _trusted(_newest(self._database))
+        assert stored is not None
+        return stored
 
     def _take(self, versions: Sequence[Any], source: str) -> bool:
         for _ in range(2):
             trusted = self._trusted
-            assert trusted is not None
             new = self._unknown(versions, source, trusted)
             if not new:
                 return False
             # Before the transaction: nobody's garbage holds up those who write.
             accepted = accept_chain(new, source, trusted, self._clock())
             if self._store(list(zip(accepted, new, strict=True)), source, trusted):
+                self._trusted = accepted[-1]
                 return True
             # Another process of this actor has taken one meanwhile.
-            self._trusted = _trusted(_newest(self._database))
-            assert self._trusted is not None
-            self._current = self._trusted.manifest
+            stored = _trusted(_newest(self._database))
+            assert stored is not None
+            self._trusted = stored
         return False
 
     def _unknown(self, versions: Sequence[Any], source: str, trusted: TrustedRegion) -> list[Any]:
@@ -235,9 +203,7 @@ class RegionStore:
                     },
                 )
             append_in(connection, [self._believed(*one, source, now) for one in chain])
-        self._trusted = chain[-1][0]
-        self._current = self._trusted.manifest
-        log.warning("region manifest: version %d is in use, from %s", self._current.version, source)
+        log.warning("region manifest: version %d is in use, from %s", chain[-1][0].manifest.version, source)
         return True
 
     def _believed(self, region: TrustedRegion, signed: Any, source: str, now: datetime) -> AuditEvent:
@@ -282,7 +248,7 @@ def believed_region(database: Database, file: RegionFile) -> RegionManifest:
         StorageError: the database fails.
     """
     trusted = _trusted(_newest(database))
-    if trusted is None or (file.signed is not None and file.manifest.version > trusted.manifest.version):
+    if trusted is None or file.manifest.version > trusted.manifest.version:
         return file.manifest
     return trusted.manifest
 
@@ -294,8 +260,6 @@ def starting_region(url: str, file: RegionFile) -> RegionManifest:
         ConfigurationError: no such URL, or what is stored cannot be read.
         StorageError: the database cannot be used.
     """
-    if file.signed is None:
-        return file.manifest
     database = open_database(url, [])
     try:
         return believed_region(database, file)

@@ -76,8 +76,6 @@ class RegionWatcher:
 
     def ask(self) -> None:
         """Ask every source once, and take what follows."""
-        if not self._store.signed:
-            return
         for name, source in self._sources.items():
             try:
                 self._ask(name, source)
@@ -108,7 +106,7 @@ class RegionWatcher:
     def remind(self) -> None:
         """Say in the log, once each, that the manifest in use ends soon or has ended."""
         region, now = self._store.current(), self._store.now()
-        if region.expires is None or region.expires - now > REMINDER:
+        if region.expires - now > REMINDER:
             return
         state = "has expired: nothing is released between hospitals" if region.is_expired(now) else "ends soon"
         if self._told != (region.version, state):

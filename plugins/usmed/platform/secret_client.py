@@ -141,13 +141,13 @@ class SecretClient:
             version: higher than every one before.
 
         Raises:
-            ConfigurationError: not 32 bytes, or a region without key servers.
+            ConfigurationError: not 32 bytes.
             SharesMissingError: too few servers hold their share now; what they hold gives nothing away.
             RefusedError: a server holds this version, or a newer one.
         """
         region = self._servers.region()
-        if len(secret) != SECRET_BYTES or not region.key_servers:
-            raise ConfigurationError("secret", [f"needs {SECRET_BYTES} bytes and a region with key servers"])
+        if len(secret) != SECRET_BYTES:
+            raise ConfigurationError("secret", [f"needs {SECRET_BYTES} bytes"])
         keys, failed = self._servers.each(
             lambda server: read_announcement(
                 _member(self._servers.ask(server, "/v1/encryption-key", {}), "key"), region.key_server_key, server

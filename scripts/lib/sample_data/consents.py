@@ -1,6 +1,6 @@
 """The consents that the persons of the sample region gave, as FHIR R4 Consent resources.
 
-What they lead to is in `persons.Study.visible_to`. The profile is the one that the consent registry accepts:
+What they lead to is in `persons.Study.visible_to`. The profile is the one that is accepted everywhere:
 criteria left out do not constrain, and a deny wins over a permit.
 Source: HL7 FHIR R4 (4.0.1), Consent; HL7 v3 ActReason, ActCode and ParticipationType; LOINC 59284-0.
 """

@@ -74,7 +74,8 @@ class Signs:
         return None
 
     def get(self, patient: Collection[PatientIdentifier], agent: str, *, deadline_s: float) -> Any:
-        return SimpleNamespace(ticket=SimpleNamespace(patient=frozenset(patient), purpose=Purpose.TREAT), signed={"payload": "signed"})
+        ticket = SimpleNamespace(patient=frozenset(patient), purpose=Purpose.TREAT)
+        return SimpleNamespace(ticket=ticket, signed={"payload": "signed"})
 
 
 class Log:

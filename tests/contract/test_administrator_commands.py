@@ -1,6 +1,9 @@
 """What a key server's administrator does on its machine: decisions, codes, passkeys and settings by command line."""
 
+import contextlib
 import json
+import os
+import pty
 import re
 import signal
 import subprocess
@@ -166,3 +169,24 @@ def test_a_running_server_sends_what_waits(installed: Installed, database: Datab
     assert short_digest(one.digest) in message.get_content()
     assert Outbox(database).waiting() == (0, "")
     approvals(database).decide(one.digest, Change.REFUSE, by="test")
+
+
+@pytest.mark.parametrize(("again", "code"), [("corect cal baterie", 0), ("corect cal bateria", 2)])
+def test_a_new_keys_passphrase_is_typed_twice(tmp_path: Path, again: str, code: int) -> None:
+    """At a terminal: one typing error would lose the key for ever."""
+    out = tmp_path / "key.pem"
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "usmed", "keyserver", "key", "--out", str(out)])
+    shown = b""
+    for prompt, typed in ((b"server's key: ", "corect cal baterie"), (b"The same again: ", again)):
+        while not shown.endswith(prompt):
+            shown += os.read(terminal, 1024)
+        os.write(terminal, f"{typed}\n".encode())
+    # What it prints has to be read, or it waits for that.
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 1024):
+            pass
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
+    assert out.exists() == (code == 0)

@@ -83,7 +83,7 @@ def _heads() -> Iterator[HeadStore]:
 
 
 def _key(arguments: argparse.Namespace) -> None:
-    given = passphrase(os.environ)
+    given = passphrase(os.environ, twice=True)
     made = generate_encrypted_key(arguments.out, given)
     load_or_make_encryption_key(encryption_key_file(arguments.out), given)
     print(public_key_text(made))

@@ -162,18 +162,25 @@ def load_listening(environ: Mapping[str, str]) -> Listening:
     )
 
 
-def passphrase(environ: Mapping[str, str]) -> str:
+def passphrase(environ: Mapping[str, str], *, twice: bool = False) -> str:
     """Return the passphrase of the key: from a setting, from a file, or asked for at the terminal.
 
+    Args:
+        environ: the settings.
+        twice: for a key that is made now: one typing error would lose it for ever.
+
     Raises:
-        ConfigurationError: none is given, and nobody can be asked.
+        ConfigurationError: none is given, and nobody can be asked; or what was typed differs.
     """
     given = setting(environ, PASSPHRASE)
     if given:
         return given
     if not sys.stdin.isatty():
         raise ConfigurationError("environment", [f"{PASSPHRASE}_FILE is not set, and there is no terminal to ask at"])
-    return getpass.getpass("Passphrase of the key server's key: ")
+    typed = getpass.getpass("Passphrase of the key server's key: ")
+    if twice and getpass.getpass("The same again: ") != typed:
+        raise ConfigurationError("the key server's key", ["the two passphrases differ; nothing was written"])
+    return typed
 
 
 def _encryption_key(signing_key: Path, given: str) -> OKPKey | None:

@@ -1,4 +1,4 @@
-"""The how-tos of the desk and of emergencies: their commands as they are written, run by a shell against a real node."""
+"""The how-tos of the desk and of emergencies: their commands as written, run by a shell against a real node."""
 
 import json
 import re

@@ -290,6 +290,20 @@ def test_identifiers_are_joined_only_by_who_may(region: KeyRegion) -> None:
     assert len(region.give("keys-2", enrolments=[hub])) == 1
 
 
+def test_no_hospital_makes_one_patient_of_many(region: KeyRegion) -> None:
+    """Else one emergency, or one patient of a rate, would be many."""
+    second = PatientIdentifier(CNP.issuer, "2800101221145")
+    both = region.enrolment(CNP, LOCAL, second)
+    assert region.give("keys-1", enrolments=[both]) == ["enrolment: one person has one national number"]
+    assert region.give("keys-1", enrolments=[region.enrolment(CNP, LOCAL)]) == []
+    chained = region.enrolment(second, LOCAL)
+    assert region.give("keys-1", enrolments=[chained]) == ["enrolment: one person has one national number"]
+    many = [PatientIdentifier(LOCAL.issuer, f"many-{number}") for number in range(60)]
+    assert region.give("keys-1", enrolments=[region.enrolment(LOCAL, *many[:30])]) == []
+    more = region.enrolment(LOCAL, *many[30:])
+    assert region.give("keys-1", enrolments=[more]) == ["enrolment: one person has at most 50 numbers"]
+
+
 def test_a_hospital_attests_nothing_about_anothers_patients(region: KeyRegion) -> None:
     foreign = region.record("consent-1", LOCAL, by="iasi", to="iasi")
     assert region.give("keys-1", records=[foreign]) == ["consent: iasi does not assign numbers of BACAU"]

@@ -132,6 +132,16 @@ def test_a_stricter_policy_is_no_use_if_the_old_version_is_a_way_around(servers:
     assert refused.value.code == "needs-approval"
 
 
+def test_a_laxer_policy_is_no_way_around_that_of_an_older_version(servers: Servers, secret: bytes) -> None:
+    """With the owner's stolen key, say: what needed administrators still does."""
+    owner = client(servers, "iasi")
+    owner.put("research", secret, nodes=["iasi"], release=Release.APPROVAL)
+    owner.put("research", secrets.token_bytes(32), nodes=["iasi"], version=2)
+    receiver = new_receiver().as_dict(private=False)["x"]
+    answer = servers.send("iasi", "keys-1", "/v1/secrets/shares", {"id": ID, "to": receiver}).json
+    assert [read_unverified(one["secret"]).version for one in answer["versions"]] == [2]
+
+
 def test_who_came_later_gets_no_version_of_before(servers: Servers, secret: bytes) -> None:
     """The version before may be another secret."""
     client(servers, "iasi").put("research", secrets.token_bytes(32), nodes=["iasi"])

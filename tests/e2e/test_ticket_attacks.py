@@ -402,6 +402,16 @@ def test_what_key_servers_do_not_sign(world: World) -> None:
     assert _granted(server, world.b).requester == "b"
 
 
+def test_a_source_believes_no_denial_about_numbers_of_its_own_that_others_attest(world: World) -> None:
+    """Else one hospital could close another's patients to everybody."""
+    resource = permit("A", "local-1", kind="deny")
+    document = consent_document(resource, id="denied-by-somebody", version=1)
+    proof = attest(world.b.key, document, hospital="b", staff=["ionescu", "popa"], now=_now())
+    told = {"records": [{"document": document, "proof": proof}], "enrolments": []}
+    answer = signed.send(world.b, world.a, "/federation/v1/records", told)
+    assert answer.json() == {"problems": ["b does not assign numbers of A"]}
+
+
 def test_the_hub_cannot_hold_a_withdrawal_back(world: World) -> None:
     """It goes to key servers and hospitals past the hub; a ticket that was signed before is heeded by nobody."""
     entry = world.a.attest(on_paper(permit(NATIONAL_ISSUER, VICTIM.value, recipients=["b"])))

@@ -257,7 +257,9 @@ def test_an_emergency_needs_two_people_and_no_consent(world: World) -> None:
     released = [one for one in world.a.audit() if one["event"] == "release"][-1]["detail"]
     assert (released["purpose"], released["ticket"]) == ("ETREAT", opened["Ticket"])
     mine = [one for one in world.b.audit() if one["event"] == "emergency"]
-    assert [one["detail"]["what"] for one in mine[-2:]] == ["asked for", "opened"]
+    did = [one["detail"]["what"] for one in mine if one["outcome"] == "success"]
+    assert did == ["asked for", "agreed to", "opened"]
+    assert ["second-person" in one["detail"]["what"] for one in mine if one["outcome"] == "denied"] == [True]
     told = [server for server in world.servers if any(one["event"] == "emergency" for one in server.audit())]
     assert len(told) >= 2
 

@@ -42,9 +42,11 @@ PORTAL = RelyingParty("portal.example", frozenset({"https://portal.example"}))
 STAFF = ("ionescu", "popa")
 
 
-def resource(status: str = "active", end: str | None = "2027-06-01", purposes: Sequence[str] = ("TREAT",)) -> Any:
+def resource(
+    status: str = "active", end: str | None = "2027-06-01", purposes: Sequence[str] = ("TREAT",), kind: str = "permit"
+) -> Any:
     coding = [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActReason", "code": one} for one in purposes]
-    provision: dict[str, Any] = {"type": "permit"}
+    provision: dict[str, Any] = {"type": kind}
     if end:
         provision["period"] = {"start": "2026-11-01", "end": end}
     if coding:
@@ -253,9 +255,9 @@ def test_what_is_no_consent(what: Any) -> None:
 # ---- Versions ----
 
 
-def record(version: int, **changes: Any) -> ConsentRecord:
+def record(version: int, *, by: str = "parhon", **changes: Any) -> ConsentRecord:
     what = document(version, **changes)
-    return read(what, on_paper(what))
+    return read(what, on_paper(what, by))
 
 
 def test_versions_go_forward_and_a_withdrawal_is_final() -> None:
@@ -287,6 +289,19 @@ def test_staff_can_only_take_back_what_the_patient_signed() -> None:
     with pytest.raises(PeerDataError, match="staff can only take it back"):
         follows(record(2), signed)
     assert follows(record(2, status="inactive"), signed)
+
+
+def test_a_denial_is_taken_back_by_the_patient_or_by_whom_it_was_given_to() -> None:
+    """Else any hospital's word alone would undo it: to take a denial back is to permit."""
+    what = document(1, kind="deny", end=None)
+    signed = read(what, PHONE.sign(what))
+    for held in (signed, record(1, kind="deny", by="regional")):
+        for new in (record(2, kind="deny", status="inactive"), record(2)):
+            with pytest.raises(PeerDataError, match="only the patient, or the hospital that attested it"):
+                follows(new, held)
+    assert follows(record(2, kind="deny", status="inactive"), record(1, kind="deny"))
+    taken_back = document(2, kind="deny", end=None, status="inactive")
+    assert follows(read(taken_back, PHONE.sign(taken_back)), signed)
 
 
 # ---- Enrolments ----

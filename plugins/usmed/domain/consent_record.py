@@ -204,6 +204,10 @@ def follows(new: ConsentRecord, held: ConsentRecord | None) -> bool:
         raise PeerDataError("this consent's id belongs to a consent of another patient")
     if not held.consent.active:
         raise PeerDataError("this consent was withdrawn, which is final: a new consent has an id of its own")
+    denies = any(one.type is ProvisionType.DENY for one in held.consent.provisions)
+    if denies and new.kind is ProofKind.STAFF and (held.kind is not ProofKind.STAFF or new.by != held.by):
+        # To take a denial back is to permit: one hospital's word must not undo what a patient has denied elsewhere.
+        raise PeerDataError("this consent denies: only the patient, or the hospital that attested it, changes it")
     if not new.consent.active:
         # Whatever its version: who takes back what an amendment meanwhile changed takes back that too.
         return True

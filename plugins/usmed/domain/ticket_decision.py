@@ -21,6 +21,9 @@ from usmed.domain.ticket import (
     CLOCK_TOLERANCE,
     EMERGENCY_LIFE,
     LIFE,
+    MAXIMUM_CONSENTS,
+    MAXIMUM_IDENTIFIERS,
+    MAXIMUM_PROVISIONS,
     AccessTicket,
     ConsentReference,
     Staff,
@@ -114,6 +117,8 @@ def propose(
         scope = scope_of(consents, AccessRequest(requester, purpose), issued)
         if not permits_anything(scope):
             raise RefusedError(NO_CONSENT, "no consent permits this hospital anything of this patient for this purpose")
+    if len(patient) > MAXIMUM_IDENTIFIERS or len(basis) > MAXIMUM_CONSENTS or len(scope) > MAXIMUM_PROVISIONS:
+        raise RefusedError(MALFORMED, "there is more to say about this patient than a ticket holds")
     return AccessTicket(
         jti=jti,
         region=region,

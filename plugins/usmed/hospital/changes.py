@@ -16,6 +16,7 @@ from usmed.domain.consent_record import (
     Credential,
     Enrolment,
     RelyingParty,
+    check_attested_numbers,
     follows,
     read_enrolment,
     read_record,
@@ -95,6 +96,7 @@ class Changes:
                     relying_party=self._relying_party,
                     now=now,
                 )
+                check_attested_numbers(record, self._region().spoken_for)
                 if self._take(sender, record, document["document"], now):
                     taken |= record.consent.patient
             except PeerDataError as error:

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from joserfc.jwk import OKPKey
 
-from usmed.domain.audit import AuditEvent, AuditEventType
+from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.canonical import canonical_json, sha256_hex
 from usmed.domain.consent_record import ENROLMENT_TYPE, attest, consent_document, enrol, read_record
 from usmed.domain.errors import PeerDataError, RefusedError, TransportError, UsmedError
@@ -155,7 +155,21 @@ class Desk:
         if draft.digest != digest:
             raise PeerDataError("what waits to be confirmed is not what was read: read it again")
         if staff.strip().casefold() == draft.staff.strip().casefold():
-            raise RefusedError("second-person", "another member of staff than the one who wrote it has to confirm it")
+            refusal = RefusedError(
+                "second-person", "another member of staff than the one who wrote it has to confirm it"
+            )
+            self._audit.append(
+                AuditEvent(
+                    now,
+                    AuditEventType.CONSENT,
+                    staff,
+                    patient=_patient(draft.document),
+                    outcome=Outcome.DENIED,
+                    reason=str(refusal),
+                    detail={"what": refusal.code, "consent": draft.id},
+                )
+            ).wait()
+            raise refusal
         signed = self._signed(draft.document, [draft.staff, staff], now)
         members = self._members(signed)
         if not self._store.attest(draft, signed, members, now):
@@ -287,9 +301,12 @@ class Desk:
             while batch := self._store.open(member, BATCH):
                 try:
                     problems = self._send(member, batch)
-                except (TransportError, PeerDataError, RefusedError) as error:
+                except TransportError as error:
                     self._store.failed(member, batch, str(error))
                     return
+                except (PeerDataError, RefusedError) as error:
+                    # Perhaps of one of them, or of their size: that must not hold a withdrawal up for ever.
+                    problems = [str(error)]
                 if problems:
                     # One at a time, to know which.
                     self._one_by_one(member, batch)

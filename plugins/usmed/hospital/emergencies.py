@@ -21,7 +21,8 @@ from usmed.platform.audit_log import AuditLog
 WAITS = timedelta(minutes=10)
 """How long a request waits for the second member of staff."""
 
-MOST_WAITING = 100
+MOST_WAITING = 5
+"""Of one member of staff."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,10 @@ class Emergencies:
         one = Emergency(str(uuid4()), patient, staff, reason, now, now + WAITS)
         with self._lock:
             self._drop_ended(now)
-            if sum(not each.confirmed_by for each in self._known.values()) >= MOST_WAITING:
-                raise RefusedError("too-many", "too many emergencies wait to be confirmed")
+            # Each for themselves: one who asks too often must not be in the others' way.
+            waiting = [one for one in self._known.values() if one.asked_by == staff and not one.confirmed_by]
+            if len(waiting) >= MOST_WAITING:
+                raise RefusedError("too-many", "too many emergencies that you asked for wait to be confirmed")
             self._known[one.id] = one
         self._record(one, now, staff, "asked for")
         return one
@@ -104,7 +107,10 @@ class Emergencies:
             return one
         asking, agreeing = Staff(one.asked_by, "staff"), Staff(staff, "staff")
         if fault := emergency_fault(asking, agreeing, one.reason):
+            self._record(one, now, staff, f"second-person: {fault}", Outcome.DENIED)
             raise RefusedError("second-person", fault)
+        # Before it takes effect: without a record there is none.
+        self._record(one, now, staff, "agreed to")
         try:
             ticket = self._tickets.open_emergency(one.patient, asking, agreeing, one.reason).ticket
         except NoTicketError as error:

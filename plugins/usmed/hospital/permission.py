@@ -148,5 +148,7 @@ class Permissions:
         if ticket.purpose is not purpose:
             raise RefusedError(NO_TICKET, f"the access ticket is for {ticket.purpose}, the request for {purpose}")
         # Before anything is decided: what is told from now on is another generation.
-        own = region.hospitals[self._hospital].issuers
-        return Permission(ticket, self._naming, own, self._changes, self._clock, self._changes.generation)
+        here = region.hospitals.get(self._hospital)
+        if here is None:
+            raise RefusedError(NO_TICKET, "this hospital has left the region")
+        return Permission(ticket, self._naming, here.issuers, self._changes, self._clock, self._changes.generation)

@@ -4,6 +4,7 @@ As many key servers as are needed are asked at once, and another one for each th
 that sign the same bytes make the ticket. Where they differ, each is brought what the others hold, once.
 """
 
+import contextlib
 import logging
 import secrets
 import threading
@@ -143,8 +144,17 @@ class Tickets:
             NoTicketError: with a code and, in plain words, why.
         """
         key = _Key(frozenset(patient), recipient or self._hospital, _staff(agent))
-        if key.recipient == self._hospital and (emergency := self.emergency(key.patient)) is not None:
+        emergency = self.emergency(key.patient) if key.recipient == self._hospital else None
+        if emergency is not None:
+            if emergency.ticket.patient >= key.patient:
+                return emergency
+            # It is about some of these numbers: it must not hide what a consent opens under the others.
+            with contextlib.suppress(NoTicketError):
+                return self._ordinary(key, deadline_s)
             return emergency
+        return self._ordinary(key, deadline_s)
+
+    def _ordinary(self, key: _Key, deadline_s: float | None) -> SignedTicket:
         now = self._clock()
         with self._lock:
             held = self._tickets.get(key)

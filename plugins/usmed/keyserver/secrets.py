@@ -147,11 +147,13 @@ class SecretShares:
             # The newest decides: an older version must not be a way around a policy that became stricter.
             permitted = newest is not None and sender.id in newest.nodes
             automatic = newest is not None and newest.release is Release.AUTOMATIC
-            approval = None if automatic else self._approval(connection, sender, id, digest)
+            approval = self._approval(connection, sender, id, digest) if digest or not automatic else None
             if permitted and (automatic or approval) and newest is not None:
                 for row in rows:
                     record, signed = _held(row)
-                    if sender.id in record.nodes and row.key_thumbprint == own.thumbprint():
+                    # Nor a newer one around the policy under which an older one was given away.
+                    free = record.release is Release.AUTOMATIC or approval is not None
+                    if free and sender.id in record.nodes and row.key_thumbprint == own.thumbprint():
                         versions.append((record, signed, read_share(unseal(row.share, own), record, self._id)))
                 if versions:
                     used = self._approvals.note_use(connection, approval, self._clock()) if approval else []

@@ -26,6 +26,7 @@ from usmed.domain.consent_record import (
 )
 from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import PatientIdentifier
+from usmed.domain.ticket import MAXIMUM_IDENTIFIERS
 from usmed.platform.audit_log import append_in
 from usmed.platform.storage import Database
 
@@ -348,11 +349,14 @@ class RecordStore:
 
 
 def person_in(connection: sa.Connection, patient: Collection[PatientIdentifier]) -> Person:
-    """Return what `RecordStore.person` does, as the caller's transaction sees it."""
+    """Return what `RecordStore.person` does, as the caller's transaction sees it.
+
+    It goes on until more numbers are known than one person can have; the caller has to look.
+    """
     known, enrolments = set(patient), dict[str, HeldEnrolment]()
     records: dict[str, HeldRecord] = {}
     asked: set[PatientIdentifier] = set()
-    while new := known - asked:
+    while (new := known - asked) and len(known) <= MAXIMUM_IDENTIFIERS:
         asked |= new
         for number in sorted(new):
             named = {"issuer": number.issuer, "value": number.value}

@@ -28,8 +28,8 @@ from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.quorum import sign
 from usmed.domain.region import Hospital, RegionManifest
-from usmed.domain.ticket import AccessTicket
-from usmed.domain.ticket_decision import grant
+from usmed.domain.ticket import MAXIMUM_IDENTIFIERS, AccessTicket
+from usmed.domain.ticket_decision import NOT_ONE_PERSON, grant
 from usmed.domain.ticket_wish import TicketWish, parse_wish
 from usmed.keyserver.approvals import Approvals
 from usmed.keyserver.store import RecordStore, patient_key, person_in
@@ -205,6 +205,8 @@ class KeyServer:
                 " administrators have to sign a new one",
             )
         person = person_in(connection, wish.patient)
+        if fault := self._not_one_person(person.identifiers):
+            raise RefusedError(NOT_ONE_PERSON, fault)
         return grant(
             wish,
             region=region.region,
@@ -225,8 +227,20 @@ class KeyServer:
         enrolment = read_enrolment(token, hospital=hospital, keys=self._region().hospital_key, now=now)
         self._check_issuers(enrolment)
         with self._store.changing() as connection:
+            # With all that it would join: one hospital must not make one patient of many, under one emergency.
+            if fault := self._not_one_person(person_in(connection, enrolment.patient).identifiers):
+                raise PeerDataError(fault)
             if self._store.enrol(connection, enrolment, token, now):
                 append_in(connection, [_enrolled(enrolment, sender, now)])
+
+    def _not_one_person(self, numbers: Collection[PatientIdentifier]) -> str:
+        """Return why these cannot be one person's numbers; empty if they can."""
+        national = self._region().national_number
+        if len(numbers) > MAXIMUM_IDENTIFIERS:
+            return f"one person has at most {MAXIMUM_IDENTIFIERS} numbers"
+        if national is not None and sum(one.issuer == national.issuer for one in numbers) > 1:
+            return "one person has one national number"
+        return ""
 
     def _check_issuers(self, enrolment: Enrolment) -> None:
         """A hospital speaks for its own numbers and, having seen a document, for the national one; not for others'."""

@@ -49,7 +49,7 @@ class Database:
         # SQLite's own queue for its one writer is a series of naps, the longest of 100 ms.
         self._writer = nullcontext() if self.is_postgresql else _Turn()
         self._jobs: deque[_Job] = deque()
-        self._next = threading.Lock()
+        self._next = _Turn()
 
     @property
     def is_postgresql(self) -> bool:

@@ -15,9 +15,10 @@ def memory(folder: Path, report: Report, runs: int) -> None:
     """Resident and proportional memory after a start and some requests of each kind."""
     say(f"starting both Orthancs anew, {runs} times")
     values = {name: {"rss": [], "pss": []} for name in ("ours", "plain")}  # type: dict[str, dict[str, list[float]]]
-    for _ in range(runs):
-        sides = {"ours": node("ours", folder), "plain": node("plain", folder, plain=True)}
-        with running(folder, [sides["ours"]], [sides["plain"]]):
+    for number in range(runs):
+        place = folder / str(number)
+        sides = {"ours": node("ours", place), "plain": node("plain", place, plain=True)}
+        with running(place, [sides["ours"]], [sides["plain"]]):
             upload(list(sides.values()), Images(128, 128), 1, 1, 20)
             ours = sides["ours"]
             eventually(lambda ours=ours: ours.get("/usmed/status").json()["Hub"] == "up", 20, "the hub")

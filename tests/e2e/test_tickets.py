@@ -253,6 +253,9 @@ def test_an_emergency_needs_two_people_and_no_consent(world: World) -> None:
     assert _fetched(world.b, study)["State"] == "complete"
     # This patient, this hospital.
     assert not _seen(world.b, other)
+    mixed = {"PatientID": other.patient.number, "StudyInstanceUID": study.uid}
+    remote = world.b.get("/usmed/region", params=mixed).json()
+    assert remote["studies"] == []
     assert not _seen(world.c, study)
     released = [one for one in world.a.audit() if one["event"] == "release"][-1]["detail"]
     assert (released["purpose"], released["ticket"]) == ("ETREAT", opened["Ticket"])

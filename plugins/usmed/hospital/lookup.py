@@ -139,9 +139,11 @@ class FederatedLookup:
 
     def _in_emergency(self, selector: Selector, resolution: Resolution) -> Resolution:
         """Widen what the hub may tell to what an open emergency is about: then every hospital is asked."""
-        named = resolution.identifiers | self._in_emergencies.get(selector.study_instance_uid, frozenset())
         if selector.identifier is not None:
-            named |= {selector.identifier}
+            named = resolution.identifiers | {selector.identifier}
+        else:
+            # Only then: a patient who is named must never be mixed with the one whose study is named beside.
+            named = resolution.identifiers | self._in_emergencies.get(selector.study_instance_uid, frozenset())
         if self._tickets.emergency(named) is None:
             return resolution
         return replace(resolution, identifiers=named, holders=self._identities.everybody())
@@ -163,6 +165,8 @@ class FederatedLookup:
         covered = replace(resolution, identifiers=resolution.identifiers | held.ticket.patient)
         result = self._ask_all(query, selector, covered, held, end)
         if held.ticket.purpose is Purpose.ETREAT:
+            if len(self._in_emergencies) > 2000:
+                self._in_emergencies = {}
             self._in_emergencies |= {one.study_instance_uid: covered.identifiers for one in result.answers}
         return result
 

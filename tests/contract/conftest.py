@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 
 from contract.hub_region import Region, running_region
+from contract.key_servers import SERVERS, Servers, running_servers
 from support.postgresql import new_database, running_postgresql
 
 
@@ -39,4 +40,19 @@ def database_url(new_database_url: Callable[[], str]) -> str:
 def region(database_url: str) -> Iterator[Region]:
     """Start a hub with three hospitals on an empty database."""
     with running_region(database_url) as running:
+        yield running
+
+
+@pytest.fixture
+def servers(new_database_url: Callable[[], str]) -> Iterator[Servers]:
+    """Start three key servers, each on an empty database."""
+    with running_servers(new_database_url) as running:
+        yield running
+
+
+@pytest.fixture
+def on_sqlite(tmp_path: Path) -> Iterator[Servers]:
+    """For what has nothing to do with the engine."""
+    names = iter(range(len(SERVERS)))
+    with running_servers(lambda: f"sqlite:///{tmp_path / str(next(names))}.db") as running:
         yield running

@@ -1,7 +1,7 @@
 """Key servers tell each other what was proved to them, and notice when one of them has rewritten its log."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,20 +21,6 @@ from usmed.domain.log_head import countersign, sign_head
 from usmed.keyserver.exchange import PATH
 from usmed.keyserver.store import CHAIN, RecordStore
 from usmed.platform.storage import PLATFORM_CHAIN, _engine, _parse, migrate, open_database
-
-
-@pytest.fixture
-def servers(new_database_url: Callable[[], str]) -> Iterator[Servers]:
-    with running_servers(new_database_url) as running:
-        yield running
-
-
-@pytest.fixture
-def on_sqlite(tmp_path: Path) -> Iterator[Servers]:
-    """For what has nothing to do with the engine."""
-    names = iter(range(len(SERVERS)))
-    with running_servers(lambda: f"sqlite:///{tmp_path / str(next(names))}.db") as running:
-        yield running
 
 
 def held(servers: Servers, name: str, patient: PatientIdentifier = CNP) -> list[tuple[str, int]]:

@@ -3,7 +3,7 @@
 import re
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +13,7 @@ import pytest
 from joserfc.jwk import OKPKey
 
 from contract.key_server_process import Server, install, now
-from contract.key_servers import SERVERS, Servers, running_servers
+from contract.key_servers import SERVERS, Servers
 from contract.test_approvals import approvals, proposed
 from contract.test_console import Administrator
 from contract.test_secret_shares import client
@@ -28,20 +28,6 @@ from usmed.platform.signed_http import Identity
 
 ID, REASON = "iasi/archive", "Restaurarea arhivei după incendiu, proces-verbal 12"
 FOR_BACAU = {"secret": ID, "node": "bacau", "reason": REASON}
-
-
-@pytest.fixture
-def servers(new_database_url: Callable[[], str]) -> Iterator[Servers]:
-    with running_servers(new_database_url) as running:
-        yield running
-
-
-@pytest.fixture
-def on_sqlite(tmp_path: Path) -> Iterator[Servers]:
-    """For what has nothing to do with the engine."""
-    names = iter(range(len(SERVERS)))
-    with running_servers(lambda: f"sqlite:///{tmp_path / str(next(names))}.db") as running:
-        yield running
 
 
 @pytest.fixture

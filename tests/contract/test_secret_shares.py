@@ -1,7 +1,7 @@
 """Secrets in shares on three real key servers, two of which give them back, to whom the owner named."""
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from joserfc.jwk import OKPKey
 
-from contract.key_servers import SERVERS, Servers, running_servers
+from contract.key_servers import SERVERS, Servers
 from usmed.domain.canonical import canonical_json
 from usmed.domain.errors import ConfigurationError, RefusedError
 from usmed.domain.quorum import assemble, sign
@@ -22,20 +22,6 @@ from usmed.platform.secret_client import Level, SecretClient
 from usmed.platform.signed_http import Identity
 
 ID = "iasi/research"
-
-
-@pytest.fixture
-def servers(new_database_url: Callable[[], str]) -> Iterator[Servers]:
-    with running_servers(new_database_url) as running:
-        yield running
-
-
-@pytest.fixture
-def on_sqlite(tmp_path: Path) -> Iterator[Servers]:
-    """For what has nothing to do with the engine."""
-    names = iter(range(len(SERVERS)))
-    with running_servers(lambda: f"sqlite:///{tmp_path / str(next(names))}.db") as running:
-        yield running
 
 
 @pytest.fixture

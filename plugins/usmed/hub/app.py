@@ -2,8 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from flask import Flask, Response, request
@@ -15,41 +13,23 @@ from usmed.domain.canonical import canonical_json, parse_json
 from usmed.domain.consent import Purpose
 from usmed.domain.errors import ConfigurationError, PeerDataError
 from usmed.domain.identifiers import PatientIdentifier
-from usmed.domain.region import Hospital, Member
+from usmed.domain.region import Hospital
 from usmed.domain.study_record import parse_identifier
+from usmed.hub import fhir
+from usmed.hub.callers import NotAHospitalError, calling_hospital, calling_member
 from usmed.hub.description import DESCRIPTION
-from usmed.hub.locator import FeedResult, Locator
-from usmed.hub.registry import Registry
-from usmed.hub.resolve import Question, Resolver
-from usmed.platform.audit_log import AuditLog
+from usmed.hub.locator import FeedResult
+from usmed.hub.resolve import Question
+from usmed.hub.services import Services
 from usmed.platform.openapi import InvalidRequestError
-from usmed.platform.region_store import RegionStore
 from usmed.platform.signed_http import REQUEST_KEY, error_body
-from usmed.platform.storage import Database, StorageError
+from usmed.platform.storage import StorageError
 
 PUBLISHED_BYTES = 4 << 20
 
 
-class NotAHospitalError(PeerDataError):
-    """The request is properly signed, by a member of the region that has no business here."""
-
-
 class NotJsonError(PeerDataError):
     """The body is of another content type."""
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What the interface needs."""
-
-    database: Database
-    audit: AuditLog
-    locator: Locator
-    registry: Registry
-    resolver: Resolver
-    regions: RegionStore
-    clock: Callable[[], datetime]
-    limit_bytes: int
 
 
 def create_app(services: Services) -> Flask:
@@ -58,7 +38,7 @@ def create_app(services: Services) -> Flask:
 
     def post(path: str, schema: str, handler: Callable[[Services, Hospital, dict[str, Any]], Any]) -> None:
         def view() -> Response:
-            hospital = _caller(services)
+            hospital = calling_hospital(services.regions.current())
             return _json(200, handler(services, hospital, _checked(schema, services.limit_bytes)))
 
         app.add_url_rule(path, endpoint=path, view_func=view, methods=["POST"])
@@ -70,6 +50,7 @@ def create_app(services: Services) -> Flask:
     post("/v1/consents/changes", "ChangesRequest", _consent_changes)
     post("/v1/consents/records", "RecordsRequest", _consent_records)
 
+    app.register_blueprint(fhir.create_fhir(services), url_prefix=fhir.PATH)
     publishing = threading.Lock()
 
     @app.post("/v1/region/publish")
@@ -88,7 +69,7 @@ def create_app(services: Services) -> Flask:
 
     @app.post("/v1/region/after")
     def after() -> Response:
-        _member(services)
+        calling_member(services.regions.current())
         body = _checked("AfterRequest", services.limit_bytes)
         return _json(200, {"versions": services.regions.after(body["version"])})
 
@@ -160,22 +141,6 @@ def _consent_records(services: Services, hospital: Hospital, body: dict[str, Any
 def _consent_changes(services: Services, hospital: Hospital, body: dict[str, Any]) -> Any:
     numbers, cursor = services.registry.changes(hospital, body["since"])
     return {"changes": [{"identifiers": [_identifier(one)]} for one in numbers], "cursor": cursor}
-
-
-def _caller(services: Services) -> Hospital:
-    hospital = services.regions.current().hospitals.get(request.environ[REQUEST_KEY].sender)
-    if hospital is None:
-        raise NotAHospitalError("only hospitals of the region are served")
-    return hospital
-
-
-def _member(services: Services) -> Member:
-    """Return the member of the region that asks: a hospital or a key server."""
-    member = services.regions.current().member(request.environ[REQUEST_KEY].sender)
-    if member is None:
-        # It was removed since the guard looked.
-        raise NotAHospitalError("only members of the region are served")
-    return member
 
 
 def _checked(schema: str, limit_bytes: int) -> dict[str, Any]:

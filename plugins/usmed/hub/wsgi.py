@@ -10,10 +10,11 @@ from wsgiref.types import WSGIApplication
 from usmed import __version__
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.region import HUB
-from usmed.hub.app import Services, create_app
+from usmed.hub.app import create_app
 from usmed.hub.locator import Locator
 from usmed.hub.registry import Registry
 from usmed.hub.resolve import Resolver
+from usmed.hub.services import Services
 from usmed.hub.settings import HubSettings, load_settings
 from usmed.hub.tables import CHAIN
 from usmed.platform.audit_log import AuditLog
@@ -25,7 +26,7 @@ from usmed.platform.signed_http import Identity, SignedGuard
 from usmed.platform.storage import Database, open_database
 from usmed.platform.unavailable import while_storage_answers
 
-OPEN_PATHS = frozenset({"/health", "/v1/openapi.yaml"})
+OPEN_PATHS = frozenset({"/health", "/v1/openapi.yaml", "/v1/fhir/metadata"})
 OPEN_POSTS = frozenset({"/v1/region/publish"})
 """What is published carries its own authorization: signatures of the region's administrators."""
 

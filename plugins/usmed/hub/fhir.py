@@ -1,0 +1,228 @@
+"""FHIR R4 (4.0.1) at the hub, to read: a patient's consents, who a patient is elsewhere, and who had which study.
+
+For the hospitals of the region, over the same signed requests as the rest, and no wider: a hospital reads of patients
+whom it has announced itself, and of accesses in which it was one of the two. The decision stays with the key servers.
+Terms of consents: IHE ITI Privacy Consent on FHIR (PCF). `GET /v1/fhir/metadata` says what is there.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Blueprint, Response, request
+
+from usmed import __version__
+from usmed.domain.audit import AuditEvent, AuditEventType
+from usmed.domain.canonical import canonical_json, parse_json, sha256_hex
+from usmed.domain.consent import Purpose
+from usmed.domain.errors import PeerDataError
+from usmed.domain.fhir_consent import ISSUER_SYSTEM, identifier_from_fhir
+from usmed.domain.identifiers import PatientIdentifier, patient_identifier
+from usmed.domain.region import Hospital
+from usmed.hub import charts, consents
+from usmed.hub.callers import NotAHospitalError, calling_hospital
+from usmed.hub.consents import StoredConsent
+from usmed.hub.resolve import Question
+from usmed.hub.services import Services
+from usmed.platform.storage import StorageError
+
+PATH = "/v1/fhir"
+CONTENT_TYPE = "application/fhir+json"
+VERSION = "4.0.1"
+MOST_IDENTIFIERS = 20
+"""How many identifiers one `$match` may name."""
+
+_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}", re.ASCII)
+_STATUSES = ("active", "inactive")
+
+
+def create_fhir(services: Services) -> Blueprint:
+    """Return the facade's addresses, to be mounted at PATH; the signature guard stands in front of them."""
+    pages = Blueprint("fhir", __name__)
+    pages.register_error_handler(NotAHospitalError, lambda error: outcome(403, "forbidden", str(error)))
+    pages.register_error_handler(PeerDataError, lambda error: outcome(400, "invalid", str(error)))
+    pages.register_error_handler(
+        StorageError, lambda error: outcome(503, "transient", "the database does not answer; try again later")
+    )
+
+    def bundle(entries: Iterable[tuple[dict[str, Any], dict[str, Any]]]) -> Response:
+        base = f"{services.regions.current().hub.address}{PATH}"
+        listed = [
+            {"fullUrl": f"{base}/{one['resourceType']}/{one['id']}", "resource": one, "search": search}
+            for one, search in entries
+        ]
+        document = {"resourceType": "Bundle", "type": "searchset", "total": len(listed)}
+        # FHIR has no empty lists.
+        return _fhir(document | ({"entry": listed} if listed else {}))
+
+    @pages.get("/metadata")
+    def metadata() -> Response:
+        return _fhir(capability_statement())
+
+    @pages.get("/Consent")
+    def search() -> Response:
+        hospital = calling_hospital(services.regions.current())
+        patient, status = _patient_of_query(), request.args.get("status")
+        if status is not None and status not in _STATUSES:
+            raise PeerDataError(f"status: one of {', '.join(_STATUSES)}")
+        found = [one for one in _consents(services, hospital, patient) if status in (None, one.status)]
+        return bundle((consent_resource(one), {"mode": "match"}) for one in found)
+
+    @pages.get("/Consent/<id>")
+    def read(id: str) -> Response:
+        hospital = calling_hospital(services.regions.current())
+        one = _consent(services, hospital, id)
+        if one is None:
+            return outcome(404, "not-found", "there is no such consent of a patient of yours")
+        answer = _fhir(consent_resource(one))
+        answer.headers["ETag"] = f'W/"{one.version}"'
+        return answer
+
+    @pages.post("/Patient/$match")
+    def match() -> Response:
+        hospital = calling_hospital(services.regions.current())
+        found: dict[str, dict[str, Any]] = {}
+        for identifier in _identifiers_of_match(services.limit_bytes):
+            answer = services.resolver.resolve(hospital, Question(identifier), Purpose.TREAT)
+            if answer.identifiers:
+                resource = patient_resource(answer.identifiers)
+                found[resource["id"]] = resource
+        certain = {
+            "extension": [{"url": "http://hl7.org/fhir/StructureDefinition/match-grade", "valueCode": "certain"}],
+            "mode": "match",
+            "score": 1,
+        }
+        return bundle((one, certain) for one in found.values())
+
+    return pages
+
+
+def capability_statement() -> dict[str, Any]:
+    """Return what this facade can do, as FHIR R4 has it."""
+    described = "its identifier, with the modifier: patient:identifier=urn:usmed:issuer:<issuer>|<value>"
+    return {
+        "resourceType": "CapabilityStatement",
+        "status": "active",
+        "date": "2026-11-22",
+        "kind": "instance",
+        "software": {"name": "USMED regional hub", "version": __version__},
+        "implementation": {"description": "The consents of a region's patients, and who they are at other hospitals"},
+        "fhirVersion": VERSION,
+        "format": [CONTENT_TYPE],
+        "rest": [
+            {
+                "mode": "server",
+                "security": {"description": "Requests and answers are signed: see the hub's OpenAPI description."},
+                "resource": [
+                    {
+                        "type": "Consent",
+                        "interaction": [{"code": "read"}, {"code": "search-type"}],
+                        "versioning": "versioned",
+                        "searchParam": [
+                            {"name": "patient", "type": "reference", "documentation": described},
+                            {"name": "status", "type": "token"},
+                        ],
+                    },
+                    {
+                        "type": "Patient",
+                        "operation": [
+                            {
+                                "name": "match",
+                                "definition": "http://hl7.org/fhir/OperationDefinition/Patient-match",
+                                "documentation": "By identifiers alone, and certain matches alone.",
+                            }
+                        ],
+                    },
+                ],
+            }
+        ],
+    }
+
+
+def consent_resource(one: StoredConsent) -> dict[str, Any]:
+    """Return a consent as a FHIR resource: what was proved, its id and its version."""
+    recorded = datetime.fromtimestamp(one.recorded, UTC)
+    meta = {"versionId": str(one.version), "lastUpdated": recorded.isoformat(timespec="seconds")}
+    return {**one.resource, "id": one.id, "meta": meta}
+
+
+def patient_resource(identifiers: Sequence[PatientIdentifier]) -> dict[str, Any]:
+    """Return a person as a FHIR Patient: the numbers, and no more.
+
+    The id is made of the numbers: the hub has no number of its own for anybody.
+    """
+    listed = [{"system": f"{ISSUER_SYSTEM}{one.issuer}", "value": one.value} for one in sorted(identifiers)]
+    return {"resourceType": "Patient", "id": sha256_hex(canonical_json(listed)), "identifier": listed}
+
+
+def outcome(status: int, code: str, message: str) -> Response:
+    """Return an error as FHIR has it: an OperationOutcome."""
+    document = {
+        "resourceType": "OperationOutcome",
+        "issue": [{"severity": "error", "code": code, "diagnostics": message}],
+    }
+    return Response(canonical_json(document), status=status, content_type=CONTENT_TYPE)
+
+
+def _consents(services: Services, hospital: Hospital, patient: PatientIdentifier) -> list[StoredConsent]:
+    with services.database.read() as connection:
+        person = charts.of_persons(connection, charts.person_named(patient))
+        known = any(one.chart.hospital == hospital.id for one in person)
+        numbers = {patient, *(number for one in person for number in one.linked)}
+        found = consents.of_numbers(connection, numbers) if known else []
+    _note(services, hospital, patient, found)
+    return found
+
+
+def _consent(services: Services, hospital: Hospital, id: str) -> StoredConsent | None:
+    if not _ID.fullmatch(id):
+        raise PeerDataError("a consent's id has 1 to 64 letters, digits, hyphens and points")
+    with services.database.read() as connection:
+        one = consents.current(connection, id)
+        person = charts.of_persons(connection, charts.person_named(one.patient)) if one is not None else []
+    if one is None or not any(each.chart.hospital == hospital.id for each in person):
+        return None
+    _note(services, hospital, one.patient, [one])
+    return one
+
+
+def _note(services: Services, hospital: Hospital, patient: PatientIdentifier, found: Iterable[StoredConsent]) -> None:
+    detail = {"what": "consents read", "consents": [one.id for one in found]}
+    event = AuditEvent(services.clock(), AuditEventType.CONSENT, hospital.id, patient=str(patient), detail=detail)
+    services.audit.append(event).wait()
+
+
+def _patient_of_query() -> PatientIdentifier:
+    """Read the search parameter `patient`, by identifier (FHIR R4 §3.1.1.4.17: a reference by its identifier)."""
+    unknown = sorted(set(request.args) - {"patient:identifier", "patient.identifier", "status"})
+    if unknown:
+        raise PeerDataError(f"these search parameters are not known here: {', '.join(unknown)[:200]}")
+    given = [*request.args.getlist("patient:identifier"), *request.args.getlist("patient.identifier")]
+    if len(given) != 1:
+        raise PeerDataError("say once whose consents: patient:identifier=urn:usmed:issuer:<issuer>|<value>")
+    system, bar, value = given[0].partition("|")
+    if not bar or not system.startswith(ISSUER_SYSTEM):
+        raise PeerDataError("patient:identifier: must be urn:usmed:issuer:<issuer>|<value>")
+    return patient_identifier(system.removeprefix(ISSUER_SYSTEM), value)
+
+
+def _identifiers_of_match(limit_bytes: int) -> list[PatientIdentifier]:
+    """Read the identifiers of the Patient in the Parameters of `$match`."""
+    if request.mimetype not in (CONTENT_TYPE, "application/json"):
+        raise PeerDataError(f"the body must be {CONTENT_TYPE}")
+    body = parse_json(request.get_data(cache=False), limit_bytes=limit_bytes)
+    try:
+        parameters = body["parameter"] if body["resourceType"] == "Parameters" else []
+        (patient,) = (one["resource"] for one in parameters if one["name"] == "resource")
+        listed = patient["identifier"] if patient["resourceType"] == "Patient" else []
+        identifiers = sorted({identifier_from_fhir({"system": one["system"], "value": one["value"]}) for one in listed})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PeerDataError("the body must be Parameters with one Patient that has identifiers") from error
+    if not 1 <= len(identifiers) <= MOST_IDENTIFIERS:
+        raise PeerDataError(f"the Patient must have 1 to {MOST_IDENTIFIERS} identifiers")
+    return identifiers
+
+
+def _fhir(document: dict[str, Any]) -> Response:
+    return Response(canonical_json(document), content_type=f"{CONTENT_TYPE}; fhirVersion=4.0")

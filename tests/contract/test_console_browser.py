@@ -1,7 +1,5 @@
 """The console in a real browser, on a real key server over TLS: register, log in, approve, with a virtual passkey."""
 
-import base64
-import hashlib
 import signal
 import ssl
 import subprocess
@@ -10,20 +8,16 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.virtual_authenticator import VirtualAuthenticatorOptions
 
 from contract.test_key_servers import Installed, installed
-from support.region import eventually, free_port
+from support.browser import DESK, PHONE, Browser
+from support.process import eventually, free_port
 from usmed.domain.approval import Kind, Operation, State, short_digest
 from usmed.keyserver.approvals import Approvals
 from usmed.keyserver.store import CHAIN, RecordStore
@@ -93,59 +87,11 @@ def console(installed: Installed) -> Iterator[Console]:
         assert process.wait(20) == 0
 
 
-@dataclass
-class Browser:
-    """Headless Chromium with a passkey that a person has just touched."""
-
-    folder: Path
-    certificate: Path
-    driver: Any = field(init=False)
-
-    def __post_init__(self) -> None:
-        options = ChromeOptions()
-        # Trusts this certificate only: where the others are ignored, a page may not use passkeys.
-        key = x509.load_pem_x509_certificate(self.certificate.read_bytes()).public_key()
-        digest = hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
-        for one in (
-            "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-            "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--lang=en",
-            "--window-size=1440,1000", f"--user-data-dir={self.folder}",
-            f"--ignore-certificate-errors-spki-list={base64.b64encode(digest).decode()}",
-        ):  # fmt: skip
-            options.add_argument(one)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        self.driver = Chrome(options=options, service=Service("/usr/bin/chromedriver"))
-        passkey = VirtualAuthenticatorOptions()
-        passkey.transport, passkey.has_resident_key = "internal", True
-        passkey.has_user_verification = passkey.is_user_verified = passkey.is_user_consenting = True
-        self.driver.add_virtual_authenticator(passkey)
-
-    def click(self, selector: str) -> None:
-        """Click what matches, once it is there."""
-        eventually(lambda: self.driver.find_elements("css selector", selector), what=selector)[0].click()
-
-    def type(self, name: str, text: str) -> None:
-        """Fill in a field."""
-        self.driver.find_element("name", name).send_keys(text)
-
-    def text(self) -> str:
-        """Return what a person reads."""
-        return str(self.driver.execute_script("return document.body.innerText"))
-
-    def until(self, text: str) -> None:
-        """Wait until the page says something."""
-        eventually(lambda: text in self.text(), 10, f"{text!r} on {self.driver.current_url}:\n{self.text()}")
-
-    def faults(self) -> list[str]:
-        """Return what the browser complained of: a script that failed, a policy that was broken."""
-        return [one["message"] for one in self.driver.get_log("browser") if one["level"] == "SEVERE"]
-
-
 @pytest.fixture
 def browser(installed: Installed, tmp_path: Path) -> Iterator[Browser]:
-    one = Browser(tmp_path / "chromium", installed.folder / "tls.pem")
+    one = Browser(tmp_path / "chromium", [installed.folder / "tls.pem"])
     yield one
-    one.driver.quit()
+    one.close()
 
 
 def enter(console: Console, browser: Browser) -> None:
@@ -191,4 +137,11 @@ def test_an_administrator_registers_logs_in_and_approves(console: Console, brows
     browser.until("refused")
     browser.driver.get(f"{console.address}/console/log?event=approval")
     browser.until("nonce-of-operation-1")
+    for size in (PHONE, DESK):
+        browser.resize(size)
+        for page in ("", "approvals", f"approvals/{one.digest}", f"approvals/{other.digest}", "log"):
+            browser.open(f"{console.address}/console/{page}")
+            browser.picture(f"console-{page.partition('/')[0] or 'overview'}{page.count('/') * '-operation'}")
+            assert browser.barriers() == [], page
+            assert browser.overflow() <= 0, page
     assert browser.faults() == []

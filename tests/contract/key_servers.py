@@ -29,6 +29,7 @@ def region_document(keys: dict[str, OKPKey], version: int = 1) -> dict[str, Any]
         "version": version, "region": "moldova", "name": "Regiunea Moldova", "issued": "2026-11-21T10:00:00Z",
         "expires": "2027-11-21T10:00:00Z",
         "national_number": {"issuer": "RO-CNP", "kind": "ro.cnp"},
+        "portal": {"address": "https://portal.example"},
         "hub": {"address": "https://hub:8443", "public_key": public_key_text(keys[HUB])},
         "hospitals": [
             {"id": name, "name": name, "address": f"https://{name}:8043", "public_key": public_key_text(keys[name]),

@@ -13,6 +13,7 @@ from joserfc.jwk import OKPKey
 
 from contract.key_servers import Servers, running_servers, signed_region
 from contract.test_key_servers import CNP, LOCAL, SERVERS
+from support.phone import Phone
 from usmed.__main__ import main
 from usmed.domain.audit import ChainHead, chain_record
 from usmed.domain.errors import PeerDataError
@@ -95,6 +96,21 @@ def test_a_new_server_learns_everything_in_pages_and_what_is_read_is_not_read_ag
     ((_, _, question, answer),) = servers.sent[before:]
     assert question["since"] == 132
     assert (len(answer["records"]), answer["position"], answer["more"]) == (1, 133, False)
+
+
+def test_a_revocation_travels_and_what_was_signed_before_travels_with_it(servers: Servers) -> None:
+    lost = Phone(b"lost")
+    enrolled = servers.enrolment(CNP, credentials=[lost.credential])
+    servers.give("keys-1", "keys-2", enrolments=[enrolled])
+    servers.give("keys-1", records=[servers.signed(lost, "consent-1", to="iasi")])
+    servers.give("keys-1", enrolments=[servers.enrolment(CNP, revoked=[lost.id])])
+    after = servers.signed(lost, "consent-2", to="iasi")
+    assert "was revoked" in servers.give("keys-1", records=[after])[0]
+    servers.round()
+    for server in SERVERS:
+        assert held(servers, server) == [("consent-1", 1)]
+        assert "was revoked" in servers.give(server, records=[after], enrolments=[enrolled])[0]
+        assert "was revoked" in servers.give(server, records=[servers.signed(lost, "consent-1", 2, to="bacau")])[0]
 
 
 def test_pages_are_bounded_in_bytes(servers: Servers) -> None:
@@ -273,6 +289,8 @@ def test_what_was_there_before_has_its_place(new_database_url: Callable[[], str]
                 table: [dict(row) for row in connection.execute(sa.text(f"SELECT * FROM {table}")).mappings()]
                 for table in ("enrolment", "enrolment_patient", "consent_record", "consent_patient")
             }
+    # Once, what an enrolment says was there a second time.
+    rows["enrolment"][0]["content"] = "{}"
     url = new_database_url()
     engine = _engine(_parse(url))
     with engine.begin() as connection:
@@ -283,6 +301,7 @@ def test_what_was_there_before_has_its_place(new_database_url: Callable[[], str]
     engine.dispose()
     database = open_database(url, [CHAIN])
     page = RecordStore(database).arrived_after(0, limit=100, limit_bytes=1 << 20)
+    assert RecordStore(database).person([LOCAL]).enrolments == [enrolment]
     database.close()
     assert page.records == [record.document]
     assert page.enrolments == [enrolment.document]

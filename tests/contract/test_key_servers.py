@@ -21,18 +21,13 @@ from joserfc.jwk import OKPKey
 from werkzeug.test import Client, TestResponse
 
 from contract.hub_region import Clock, consent
+from support.phone import Phone
 from support.signed_region import sign_region
 from support.wishes import wish_of
 from usmed.domain.canonical import canonical_json
 from usmed.domain.consent import Purpose
-from usmed.domain.consent_record import (
-    Credential,
-    attest,
-    consent_document,
-    enrol,
-    read_enrolment,
-    read_record,
-)
+from usmed.domain.consent_record import attest, consent_document, read_record
+from usmed.domain.enrolment import Basis, Credential, Guardian, enrol, read_enrolment
 from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.quorum import assemble, read_signature
@@ -99,12 +94,16 @@ class KeyRegion:
         proof = attest(self.keys[by], document, hospital=by, staff=["ionescu", "popa"], now=self.clock())
         return {"document": document, "proof": proof}
 
-    def enrolment(self, *patient: PatientIdentifier, by: str = "bacau") -> dict[str, str]:
-        """Return an enrolment by a hospital."""
-        token = enrol(
-            self.keys[by], hospital=by, patient=patient, credentials=[Credential(b"c", b"k")], now=self.clock()
-        )
+    def enrolment(self, *patient: PatientIdentifier, by: str = "bacau", **content: Any) -> dict[str, str]:
+        """Return an enrolment by a hospital, of some passkey unless another content is given."""
+        content = content or {"credentials": [Credential(b"c", b"k")]}
+        token = enrol(self.keys[by], hospital=by, patient=patient, now=self.clock(), **content)
         return {"hospital": by, "token": token}
+
+    def signed(self, phone: Phone, id: str, version: int = 1, patient: PatientIdentifier = CNP, **changes: Any) -> Any:
+        """Return a consent, without end, that a patient has signed."""
+        resource = consent(patient.issuer, patient.value, provision={"period": {"start": "2026-11-01"}}, **changes)
+        return phone.record(consent_document(resource, id=id, version=version))
 
     def give(self, *servers: str, records: list[Any] | None = None, enrolments: list[Any] | None = None) -> list[str]:
         """Bring records to servers; return the problems of the last."""
@@ -162,6 +161,7 @@ def region(new_database_url: Callable[[], str]) -> Iterator[KeyRegion]:
             "version": 1, "region": "moldova", "name": "Regiunea Moldova", "issued": "2026-11-21T10:00:00Z",
             "expires": "2027-11-21T10:00:00Z",
             "national_number": {"issuer": "RO-CNP", "kind": "ro.cnp"},
+            "portal": {"address": "https://portal.example"},
             "hub": {"address": "https://hub:8443", "public_key": public_key_text(keys[HUB])},
             "hospitals": [
                 {"id": name, "name": name, "address": f"https://{name}:8043", "public_key": public_key_text(keys[name]),
@@ -302,6 +302,120 @@ def test_no_hospital_makes_one_patient_of_many(region: KeyRegion) -> None:
     assert region.give("keys-1", enrolments=[region.enrolment(LOCAL, *many[:30])]) == []
     more = region.enrolment(LOCAL, *many[30:])
     assert region.give("keys-1", enrolments=[more]) == ["enrolment: one person has at most 50 numbers"]
+
+
+# ---- What patients sign ----
+
+
+REFUSED = (
+    "consent: the passkey is not enrolled for this patient, or was revoked, or the time of who acts for the patient is"
+    " over: a hospital can enrol one"
+)
+
+
+def test_what_a_patient_signs_is_believed_where_the_passkey_is_enrolled(region: KeyRegion) -> None:
+    phone = Phone()
+    given = [region.signed(phone, "consent-1", to="bacau")]
+    enrolled = region.enrolment(CNP, credentials=[phone.credential])
+    assert region.give("keys-1", records=given) == [REFUSED]
+    assert region.give("keys-1", records=given, enrolments=[enrolled]) == []
+    stranger = region.signed(Phone(b"stranger"), "consent-2", to="bacau")
+    assert region.give("keys-1", records=[stranger]) == [REFUSED]
+    forged = region.signed(Phone(phone.id), "consent-2", to="bacau")
+    assert region.give("keys-1", records=[forged]) == ["consent: the passkey's signature does not verify"]
+    assert ticket_for_bacau(region, "keys-1") == 200
+    # The patient takes it back alone; the audit log says by which passkey.
+    assert region.give("keys-1", records=[region.signed(phone, "consent-1", 2, to="bacau", status="inactive")]) == []
+    assert ticket_for_bacau(region, "keys-1") == 403
+    (withdrawn,) = [one for one in region.audits["keys-1"].tail() if one["detail"].get("what") == "withdrawn"]
+    assert (withdrawn["detail"]["proof"], withdrawn["detail"]["by"]) == ("passkey", phone.id.hex())
+
+
+def ticket_for_bacau(region: KeyRegion, server: str) -> int:
+    """Ask for a ticket by what the server itself holds; return the status."""
+    like = region.propose("bacau", [region.record("consent-9", to="bacau")]).to_json()
+    return region.ask("bacau", server, like)[0]
+
+
+def test_the_portal_of_the_manifest_in_force_is_where_patients_sign(region: KeyRegion) -> None:
+    phone, elsewhere = Phone(), Phone(b"elsewhere", "other.example")
+    enrolled = region.enrolment(CNP, credentials=[phone.credential, elsewhere.credential])
+    assert region.give("keys-1", records=[region.signed(phone, "consent-1")], enrolments=[enrolled]) == []
+    at_another = region.signed(elsewhere, "consent-2")
+    assert "another site" in region.give("keys-1", records=[at_another])[0]
+    region.manifest = replace(region.manifest, portal="https://other.example")
+    assert region.give("keys-1", records=[at_another]) == []
+    assert "another site" in region.give("keys-1", records=[region.signed(phone, "consent-3")])[0]
+    region.manifest = replace(region.manifest, portal="")
+    assert "the region has no portal" in region.give("keys-1", records=[region.signed(phone, "consent-3")])[0]
+
+
+def test_a_revoked_passkey_signs_nothing_more_and_what_it_signed_stays(region: KeyRegion) -> None:
+    lost, new = Phone(b"lost"), Phone(b"new")
+    before = region.signed(lost, "consent-1", to="bacau")
+    region.give("keys-1", records=[before], enrolments=[region.enrolment(CNP, LOCAL, credentials=[lost.credential])])
+    # Another hospital may say so, under another number that is known to be the same person's.
+    revoked = region.enrolment(CNP, by="iasi", revoked=[lost.id])
+    assert region.give("keys-1", enrolments=[revoked]) == []
+    assert ticket_for_bacau(region, "keys-1") == 200
+    for after in (
+        region.signed(lost, "consent-2", to="iasi"),
+        region.signed(lost, "consent-1", 2, to="iasi"),
+        region.signed(lost, "consent-3", type="deny"),
+        region.signed(lost, "consent-1", 2, to="bacau", status="inactive"),
+        region.signed(lost, "consent-4", patient=LOCAL),
+    ):
+        assert region.give("keys-1", records=[after]) == [REFUSED]
+    # It does not come back, by no hospital.
+    again = [region.enrolment(CNP, by=by, credentials=[lost.credential]) for by in ("iasi", "bacau")]
+    assert region.give("keys-1", records=[region.signed(lost, "consent-2")], enrolments=again) == [REFUSED]
+    # The new phone changes what the lost one said.
+    withdrawal = region.signed(new, "consent-1", 2, to="bacau", status="inactive")
+    enrolled = region.enrolment(CNP, credentials=[new.credential])
+    assert region.give("keys-1", records=[withdrawal], enrolments=[enrolled]) == []
+    assert ticket_for_bacau(region, "keys-1") == 403
+    events = [one["detail"] for one in region.audits["keys-1"].tail() if one["event"] == "identity"]
+    assert [(one["passkeys"], one["revoked"], one["by"]) for one in events][:2] == [(1, 0, "bacau"), (0, 1, "iasi")]
+
+
+def test_a_server_that_hears_of_a_signature_and_the_revocation_at_once_takes_both(region: KeyRegion) -> None:
+    """Else one that was cut off would never hold what the patient had signed with the phone that is lost now."""
+    lost, new = Phone(b"lost"), Phone(b"new")
+    enrolments = [
+        region.enrolment(CNP, credentials=[new.credential], revoked=[lost.id]),
+        region.enrolment(CNP, credentials=[lost.credential]),
+    ]
+    records = [region.signed(new, "consent-2", to="iasi"), region.signed(lost, "consent-1", to="bacau")]
+    assert region.give("keys-1", records=records, enrolments=enrolments) == []
+    assert ticket_for_bacau(region, "keys-1") == 200
+    assert region.give("keys-1", records=[region.signed(lost, "consent-3")]) == [REFUSED]
+
+
+def test_who_acts_for_a_child_signs_until_the_day(region: KeyRegion) -> None:
+    mother = Phone(b"mother")
+    until = region.clock() + timedelta(days=30)
+    enrolled = region.enrolment(CNP, credentials=[mother.credential], guardian=Guardian(Basis.PARENT, until))
+    given = region.signed(mother, "consent-1", to="bacau")
+    region.clock.advance(30 * 24 * 3600 - 1)
+    assert region.give("keys-1", records=[given], enrolments=[enrolled]) == []
+    region.clock.advance(1)
+    # On every server, however it hears of it.
+    assert region.give("keys-2", records=[given], enrolments=[enrolled]) == [REFUSED]
+    withdrawal = region.signed(mother, "consent-1", 2, to="bacau", status="inactive")
+    assert region.give("keys-1", records=[withdrawal]) == [REFUSED]
+    assert ticket_for_bacau(region, "keys-1") == 200
+    (event,) = [one["detail"] for one in region.audits["keys-1"].tail() if one["event"] == "identity"]
+    assert event["guardian"] == "parent"
+
+
+def test_no_hospital_enrols_or_revokes_under_anothers_numbers(region: KeyRegion) -> None:
+    phone, thief = Phone(), Phone(b"thief")
+    region.give("keys-1", enrolments=[region.enrolment(LOCAL, credentials=[phone.credential])])
+    for content in ({"credentials": [thief.credential]}, {"revoked": [phone.id]}):
+        wrong = region.enrolment(LOCAL, by="iasi", **content)
+        assert region.give("keys-1", enrolments=[wrong]) == ["enrolment: iasi does not assign numbers of BACAU"]
+    assert region.give("keys-1", records=[region.signed(phone, "consent-1", patient=LOCAL)]) == []
+    assert region.give("keys-1", records=[region.signed(thief, "consent-2", patient=LOCAL)]) == [REFUSED]
 
 
 def test_a_hospital_attests_nothing_about_anothers_patients(region: KeyRegion) -> None:

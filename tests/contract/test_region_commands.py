@@ -226,6 +226,27 @@ def test_a_key_server_is_rotated_and_one_replaced(desk: Desk) -> None:
     assert "signed by 1 of 3 administrators of version 5" in shown
 
 
+def test_a_portal_is_set_changed_and_removed(desk: Desk) -> None:
+    found(desk)
+    assert "\nportal: none\n" in desk("region", "show", "region-1.json")
+    set_portal = ["region", "set-portal", "region-1.json"]
+    said = desk(*set_portal, "https://portal.example", "--out", "region-2.json")
+    assert "~ region: portal none -> https://portal.example" in said
+    said = desk("region", "set-portal", "region-2.json", "https://Portal.example:443")
+    assert "~ region: portal https://portal.example -> https://Portal.example:443" in said
+    for name in ("keys-1", "keys-3"):
+        shown = desk(*desk.sign("region-2.json", name, "--previous", "region-1.json"))
+        assert "~ region: portal none -> https://Portal.example:443" in shown
+    assert "\nportal: https://portal.example\n" in desk("region", "check", "region-2.json")
+    assert load_region(desk.folder / "region-2.json").portal == "https://portal.example"
+    for wrong in ("https://192.0.2.7:8443", "https://portal.example/portal", "http://portal.example"):
+        refused = desk.refused(*set_portal, wrong, "--out", "region-3.json")
+        assert "$.portal.address: must be https://NAME[:PORT]" in refused
+    said = desk("region", "remove-portal", "region-2.json", "--out", "region-3.json")
+    assert "~ region: portal https://Portal.example:443 -> none" in said
+    assert "there is no portal" in desk.refused("region", "remove-portal", "region-3.json")
+
+
 def test_what_must_not_be_signed_or_overwritten(desk: Desk) -> None:
     found(desk)
     desk("region", "renew", "region-1.json", "--days", "10", "--out", "region-2.json")

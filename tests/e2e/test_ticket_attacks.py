@@ -26,7 +26,8 @@ from support.key_server import KeyServer
 from support.region import Hospital, Hub, Region, eventually, on_paper, permit
 from usmed.domain.canonical import base64url, base64url_decode, canonical_json
 from usmed.domain.consent import Provision, ProvisionType, Purpose
-from usmed.domain.consent_record import Credential, attest, consent_document, enrol
+from usmed.domain.consent_record import attest, consent_document
+from usmed.domain.enrolment import Credential, enrol
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.quorum import assemble, sign
 from usmed.domain.region import HUB

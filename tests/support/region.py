@@ -21,7 +21,8 @@ import requests
 from support.key_server import UNLIMITED, KeyServer
 from support.process import Process, eventually, free_port
 from support.signed_region import sign_region
-from usmed.domain.consent_record import attest, consent_document, enrol
+from usmed.domain.consent_record import attest, consent_document
+from usmed.domain.enrolment import enrol
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.region import HUB
 from usmed.hospital.circuit import Circuit

@@ -1,37 +1,28 @@
 """Consents with their proof: what two members of staff or the patient's passkey prove, and what nobody can."""
 
-import hashlib
-import json
-import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from fido2 import cbor
-from fido2.cose import ES256
 from joserfc.jwk import OKPKey
 
+from support.phone import Phone
 from usmed.domain.canonical import base64url, base64url_decode, sha256_hex
 from usmed.domain.consent_record import (
     PAPER_LIFE,
     ConsentRecord,
-    Credential,
     ProofKind,
-    RelyingParty,
     attest,
     challenge,
     consent_document,
-    enrol,
     follows,
-    read_enrolment,
     read_record,
 )
+from usmed.domain.enrolment import Credential
 from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import PatientIdentifier
+from usmed.domain.region import RelyingParty
 from usmed.domain.request_signature import sign_document
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -67,37 +58,6 @@ def resource(
 
 def document(version: int = 1, id: str = "consent-1", **changes: Any) -> dict[str, Any]:
     return consent_document(resource(**changes), id=id, version=version)
-
-
-@dataclass
-class Phone:
-    """A passkey in software: ES256, as every platform authenticator offers it (WebAuthn Level 2 §5.8.5)."""
-
-    id: bytes = b"credential-1"
-    key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
-
-    @property
-    def credential(self) -> Credential:
-        return Credential(self.id, cbor.encode(dict(ES256.from_cryptography_key(self.key.public_key()))))
-
-    def sign(self, what: Any, *, rp: str = "portal.example", flags: int = 0x05, **client: Any) -> dict[str, Any]:
-        content = {
-            "type": "webauthn.get",
-            "challenge": base64url(challenge(what)),
-            "origin": "https://portal.example",
-            "crossOrigin": False,
-            **client,
-        }
-        data = json.dumps(content).encode()
-        authenticator = hashlib.sha256(rp.encode()).digest() + struct.pack(">BI", flags, 7)
-        signature = self.key.sign(authenticator + hashlib.sha256(data).digest(), ec.ECDSA(hashes.SHA256()))
-        return {
-            "kind": "passkey",
-            "credential": base64url(self.id),
-            "authenticator_data": base64url(authenticator),
-            "client_data": base64url(data),
-            "signature": base64url(signature),
-        }
 
 
 PHONE = Phone()
@@ -209,13 +169,22 @@ def test_what_proves_nothing(proof: Callable[[], Any], reason: str) -> None:
 
 
 def test_no_portal_no_passkeys() -> None:
-    with pytest.raises(PeerDataError, match="no portal is configured"):
+    with pytest.raises(PeerDataError, match="the region has no portal"):
         read(document(), PHONE.sign(document()), relying_party=None)
 
 
 def test_a_passkey_proves_nothing_for_another_patient() -> None:
     with pytest.raises(PeerDataError, match="not enrolled for this patient"):
         read(document(), PHONE.sign(document()), credentials=lambda identifier: ())
+
+
+def test_a_key_that_another_hospital_enrolled_under_the_same_id_shuts_nobody_out() -> None:
+    """Ids are no secret. Whichever order they come in, the patient's own key is found, and no other signs for it."""
+    others = [Phone(PHONE.id).credential, Credential(PHONE.id, b"no key")]
+    for known in ([*others, PHONE.credential], [PHONE.credential, *others]):
+        assert read(document(), PHONE.sign(document()), credentials=lambda _, known=known: known).consent.active
+    with pytest.raises(PeerDataError, match="does not verify"):
+        read(document(), PHONE.sign(document()), credentials=lambda _: others)
 
 
 @pytest.mark.parametrize(
@@ -302,48 +271,3 @@ def test_a_denial_is_taken_back_by_the_patient_or_by_whom_it_was_given_to() -> N
     assert follows(record(2, kind="deny", status="inactive"), record(1, kind="deny"))
     taken_back = document(2, kind="deny", end=None, status="inactive")
     assert follows(read(taken_back, PHONE.sign(taken_back)), signed)
-
-
-# ---- Enrolments ----
-
-
-def enrolled(hospital: str = "parhon", now: datetime = NOW) -> str:
-    return enrol(
-        HOSPITALS[hospital], hospital=hospital, patient=[PATIENT], credentials=[PHONE.credential], now=now
-    )
-
-
-def test_a_hospital_enrols_a_passkey() -> None:
-    enrolment = read_enrolment(enrolled(), hospital="parhon", keys=HOSPITALS.get, now=NOW)
-    assert enrolment.patient == {PATIENT}
-    assert enrolment.credentials == (PHONE.credential,)
-    assert (enrolment.hospital, enrolment.at) == ("parhon", NOW)
-
-
-def test_a_hospital_states_numbers_of_one_person_who_has_no_passkey() -> None:
-    other = PatientIdentifier("PARHON", "77120")
-    token = enrol(HOSPITALS["parhon"], hospital="parhon", patient=[other, PATIENT], credentials=[], now=NOW)
-    enrolment = read_enrolment(token, hospital="parhon", keys=HOSPITALS.get, now=NOW)
-    assert (enrolment.patient, enrolment.credentials) == ({PATIENT, other}, ())
-    alone = enrol(HOSPITALS["parhon"], hospital="parhon", patient=[PATIENT], credentials=[], now=NOW)
-    with pytest.raises(PeerDataError, match="joins at least 2"):
-        read_enrolment(alone, hospital="parhon", keys=HOSPITALS.get, now=NOW)
-
-
-def test_an_enrolment_that_is_none() -> None:
-    def signed(**changes: Any) -> str:
-        content = {"typ": "usmed-enrolment", "patient": [{"issuer": "A", "value": "1"}],
-                   "credentials": [{"id": "00", "public_key": "00"}], "iat": 1, **changes}  # fmt: skip
-        return sign_document(HOSPITALS["parhon"], sender="parhon", document=content)
-
-    assert read_enrolment(signed(), hospital="parhon", keys=HOSPITALS.get, now=NOW)
-    for token in (
-        sign_document(HUB, sender="parhon", document={}),
-        sign_document(HUB, sender="hub", document={}),
-        enrolled("regional"),
-        enrolled(now=NOW + timedelta(minutes=5)),
-        signed(typ="usmed-consent"), signed(more=1), signed(patient=[]), signed(patient=[{"issuer": "A"}]),
-        signed(credentials=[]), signed(credentials=[{"id": "x", "public_key": "00"}]), signed(iat="x"), "", "a.b.c",
-    ):  # fmt: skip
-        with pytest.raises(PeerDataError):
-            read_enrolment(token, hospital="parhon", keys=HOSPITALS.get, now=NOW)

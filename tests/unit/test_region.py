@@ -14,7 +14,7 @@ from joserfc.jwk import OKPKey
 from support.signed_region import SignedRegion
 from usmed.domain.errors import ConfigurationError
 from usmed.domain.identifiers import NationalNumber
-from usmed.domain.region import HUB, RegionManifest, parse_region
+from usmed.domain.region import HUB, RegionManifest, RelyingParty, parse_region
 from usmed.platform.keys import generate_certificate, public_key_text
 from usmed.platform.region_file import LIMIT_BYTES, load_region, read_region
 
@@ -80,6 +80,30 @@ def test_a_region_may_have_no_national_number(manifest: Json) -> None:
     assert parse_region(manifest, "region.yaml").national_number is None
 
 
+@pytest.mark.parametrize(
+    ("address", "id", "origin"),
+    [
+        ("https://portal.example", "portal.example", "https://portal.example"),
+        ("https://portal.example:443", "portal.example", "https://portal.example"),
+        ("https://Portal.Example:8443", "portal.example", "https://portal.example:8443"),
+        ("https://localhost:8443", "localhost", "https://localhost:8443"),
+        ("https://xn--iai-5wb.example:0443", "xn--iai-5wb.example", "https://xn--iai-5wb.example"),
+        ("https://1.2.3.4.example", "1.2.3.4.example", "https://1.2.3.4.example"),
+        ("https://0x7f.1e", "0x7f.1e", "https://0x7f.1e"),
+    ],
+)
+def test_a_portal_is_what_passkeys_belong_to(manifest: Json, address: str, id: str, origin: str) -> None:
+    manifest["portal"] = {"address": address}
+    region = parse_region(manifest, "region.yaml")
+    assert region.portal == origin
+    assert region.relying_party == RelyingParty(id, frozenset({origin}))
+
+
+def test_without_a_portal_nobody_signs(manifest: Json) -> None:
+    region = parse_region(manifest, "region.yaml")
+    assert (region.portal, region.relying_party) == ("", None)
+
+
 def at(document: Any, path: str) -> tuple[Any, Any]:
     """Return the element that holds the last step of a dotted path, and that step."""
     *steps, last = [int(step) if step.isdigit() else step for step in path.split(".")]
@@ -139,6 +163,25 @@ FAULTS: list[tuple[str, Any, str]] = [
         "$.hub.tls_certificate: is not a PEM certificate",
     ),
     ("hub.name", "Hub", "$.hub.name: unknown key"),
+    ("portal", [], "$.portal: must be a mapping"),
+    ("portal", {}, "$.portal.address: is missing"),
+    ("portal", {"address": 5}, "$.portal.address: must be a non-empty str"),
+    ("portal", {"address": "https://portal.example", "name": "x"}, "$.portal.name: unknown key"),
+    *(
+        ("portal", {"address": address}, "$.portal.address: must be https://NAME[:PORT]")
+        for address in (
+            "http://portal.example", "http://localhost", "portal.example", "wss://portal.example", "https://",
+            "https://10.0.0.1", "https://10.0.0.1:8443", "https://[::1]", "https://[::1]:8443", "https://2130706433",
+            "https://0x7f.1", "https://127.1", "https://0x7F000001", "https://host.0x", "https://10.0.0.1.",
+            "https://portal.example/", "https://portal.example/portal", "https://portal.example?x",
+            "https://portal.example#x", "https://user@portal.example", "https://user:x@portal.example",
+            "https://portal.example:", "https://portal.example:0", "https://portal.example:65536",
+            "https://portal.example:port", "https://portal.example.", "https://portal..example", "https://-a.example",
+            "https://a-.example", "https://*.example", "https://portal_1.example", "https://portal.example\n",
+            " https://portal.example", "https://iași.example", "https://\u212a.example", "https://x\\y.example",
+            "https://portal.example:8443:1", "https://" + "a" * 64 + ".example", "https://" + "a." * 126 + "ab",
+        )
+    ),
     ("hospitals", ..., "$.hospitals: is missing"),
     ("hospitals", {}, "$.hospitals: must be a list"),
     ("hospitals", [], "$.hospitals: names no hospital"),

@@ -76,6 +76,7 @@ CHANGES: list[tuple[Callable[[Any], object], list[str]]] = [
         lambda d: d.update(national_number={"issuer": "RO-CNP", "kind": "ro.cnp"}),
         ["~ region: national number none -> RO-CNP (ro.cnp)"],
     ),
+    (lambda d: draft.set_portal(d, "https://p.example"), ["~ region: portal none -> https://p.example"]),
     (lambda d: d["hub"].update(address="https://x:1"), ["~ the hub: address https://hub:8443 -> https://x:1"]),
     (lambda d: d["hub"].update(tls_certificate="x"), ["~ the hub: TLS certificate none -> no certificate"]),
     (lambda d: d["hospitals"][0].update(issuers=["X"]), ["~ hospital iasi: issuers IASI -> X"]),
@@ -95,6 +96,22 @@ def test_every_change_is_told(document: dict[str, Any], change: Callable[[Any], 
     assert draft.differences(document, document) == []
 
 
+def test_a_portal_is_set_changed_and_removed(document: dict[str, Any]) -> None:
+    draft.set_portal(document, "https://portal.example")
+    before = copy.deepcopy(document)
+    draft.set_portal(document, "https://other.example:8443")
+    assert draft.faults(document, "draft") == ([], [])
+    assert draft.differences(before, document) == [
+        "~ region: portal https://portal.example -> https://other.example:8443"
+    ]
+    draft.remove_portal(document)
+    assert draft.differences(before, document) == ["~ region: portal https://portal.example -> none"]
+    draft.set_portal(document, "https://10.0.0.1")
+    hard, missing = draft.faults(document, "draft")
+    assert (len(hard), missing) == (1, [])
+    assert hard[0].startswith("$.portal.address: must be https://NAME")
+
+
 def test_no_member_of_a_manifest_escapes_the_comparison(document: dict[str, Any]) -> None:
     """A part that `differences` overlooks could be changed under an administrator's eyes."""
 
@@ -107,6 +124,7 @@ def test_no_member_of_a_manifest_escapes_the_comparison(document: dict[str, Any]
 
     complete = copy.deepcopy(document)
     complete["national_number"] = {"issuer": "RO-CNP", "kind": "ro.cnp"}
+    complete["portal"] = {"address": "https://portal.example"}
     complete["hub"]["tls_certificate"] = complete["hospitals"][0]["tls_certificate"] = "old"
     complete["key_servers"][0]["tls_certificate"] = "old"
     for path in leaves(complete):
@@ -127,6 +145,7 @@ def test_what_cannot_be_done_is_refused(document: dict[str, Any]) -> None:
         (lambda: draft.remove(document, draft.HOSPITALS, "keys-1"), r"no hospital 'keys-1' \(there is: iasi, bacau\)"),
         (lambda: draft.remove(document, draft.KEY_SERVERS, "x"), "no key server 'x'"),
         (lambda: draft.change_key_server(document, "keys-1", {}, {}), "nothing of 'keys-1' would change"),
+        (lambda: draft.remove_portal(document), "there is no portal"),
         (lambda: draft.change_key_server(document, "iasi", {}, {}), "no key server 'iasi'"),
     ]
     for attempt, message in impossible:

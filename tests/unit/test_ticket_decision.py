@@ -12,11 +12,12 @@ from joserfc.jwk import OKPKey
 from support.wishes import wish_of
 from unit.test_ticket import CONSENTS, STUDIES
 from usmed.domain.consent import AccessRequest, Consent, Provision, ProvisionType, Purpose, decide
-from usmed.domain.consent_record import ConsentRecord, Credential, Enrolment, ProofKind
+from usmed.domain.consent_record import ConsentRecord, ProofKind
+from usmed.domain.enrolment import Credential, Enrolment, linked
 from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.ticket import LIFE, AccessTicket, Staff
-from usmed.domain.ticket_decision import MALFORMED, NO_CONSENT, grant, linked, propose
+from usmed.domain.ticket_decision import MALFORMED, NO_CONSENT, grant, propose
 from usmed.domain.ticket_wish import parse_wish
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)

@@ -8,7 +8,7 @@ hospital's node signs. Taking a consent back is its next version, with the statu
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -17,22 +17,20 @@ from joserfc.jwk import OKPKey
 
 from usmed.domain.canonical import base64url_decode, canonical_json, sha256_hex
 from usmed.domain.consent import Consent, ProvisionType, Purpose
+from usmed.domain.enrolment import Credential
 from usmed.domain.errors import PeerDataError
 from usmed.domain.fhir_consent import consent_from_fhir
-from usmed.domain.identifiers import PatientIdentifier, patient_identifier
-from usmed.domain.request_signature import sign_document, verify_document
+from usmed.domain.identifiers import PatientIdentifier
+from usmed.domain.region import RelyingParty
+from usmed.domain.request_signature import Keys, sign_document, signed_at, verify_document
 
 DOCUMENT_TYPE = "usmed-consent"
 ATTESTATION_TYPE = "usmed-consent-attestation"
-ENROLMENT_TYPE = "usmed-enrolment"
 LIMIT_BYTES = 65536
 PAPER_LIFE = timedelta(days=366)
 """The longest that a consent attested by staff may hold; one that the patient signed has no such limit."""
 
-FUTURE_TOLERANCE = timedelta(seconds=60)
 MAXIMUM_VERSION = 1000
-
-Keys = Callable[[str], OKPKey | None]
 
 
 class ProofKind(StrEnum):
@@ -40,39 +38,6 @@ class ProofKind(StrEnum):
 
     PASSKEY = "passkey"
     STAFF = "staff"
-
-
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """A patient's passkey: the public key in COSE form (RFC 9052 §7)."""
-
-    id: bytes
-    public_key: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Enrolment:
-    """A hospital says which numbers are one person's, and which passkeys that person has.
-
-    Attributes:
-        hospital: who enrolled, verified.
-        patient: the identifiers that the hospital saw a document for.
-        credentials: the patient's passkeys; none where only the numbers are stated.
-        at: aware UTC.
-    """
-
-    hospital: str
-    patient: frozenset[PatientIdentifier]
-    credentials: tuple[Credential, ...]
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class RelyingParty:
-    """The portal where patients sign: the ids that WebAuthn binds a signature to."""
-
-    id: str
-    origins: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +94,8 @@ def read_record(
     Args:
         record: `{"document": …, "proof": …}`, parsed from JSON.
         keys: finds the public key of a hospital of the region; None for anybody else, the hub included.
-        credentials: finds the passkeys that were enrolled for a patient.
-        relying_party: the portal; None where patients do not sign.
+        credentials: finds the passkeys that count for a patient now (`enrolment.valid_credentials`).
+        relying_party: the region's portal; None where it has none.
         now: aware UTC.
 
     Raises:
@@ -220,44 +185,6 @@ def follows(new: ConsentRecord, held: ConsentRecord | None) -> bool:
     return True
 
 
-def enrol(key: OKPKey, *, hospital: str, patient: Sequence[PatientIdentifier], credentials: Sequence[Credential],
-          now: datetime) -> str:  # fmt: skip
-    """Return the enrolment of a patient, with passkeys or without, signed by the hospital's node."""
-    document = {
-        "typ": ENROLMENT_TYPE,
-        "patient": [{"issuer": one.issuer, "value": one.value} for one in sorted(patient)],
-        "credentials": [{"id": one.id.hex(), "public_key": one.public_key.hex()} for one in credentials],
-        "iat": int(now.timestamp()),
-    }
-    return sign_document(key, sender=hospital, document=document)
-
-
-def read_enrolment(token: str, *, hospital: str, keys: Keys, now: datetime) -> Enrolment:
-    """Check an enrolment that `hospital` signed.
-
-    Raises:
-        PeerDataError: not signed by it, malformed, or signed in the future.
-    """
-    document = verify_document(token, keys, sender=hospital, limit_bytes=LIMIT_BYTES)
-    if not isinstance(document, dict) or set(document) != {"typ", "patient", "credentials", "iat"}:
-        raise PeerDataError("an enrolment has exactly the members typ, patient, credentials and iat")
-    if document["typ"] != ENROLMENT_TYPE:
-        raise PeerDataError("the document is no enrolment")
-    patient, credentials = document["patient"], document["credentials"]
-    if not isinstance(patient, list) or not 1 <= len(patient) <= 50:
-        raise PeerDataError("an enrolment names 1 to 50 identifiers of one patient")
-    if not isinstance(credentials, list) or len(credentials) > 10:
-        raise PeerDataError("an enrolment has at most 10 passkeys")
-    if not credentials and len(patient) < 2:
-        raise PeerDataError("an enrolment has a passkey, or else joins at least 2 identifiers")
-    try:
-        identifiers = frozenset(patient_identifier(one["issuer"], one["value"]) for one in patient)
-        keys_read = tuple(Credential(bytes.fromhex(one["id"]), bytes.fromhex(one["public_key"])) for one in credentials)
-    except (KeyError, TypeError, ValueError) as error:
-        raise PeerDataError("an enrolment's identifiers or passkeys are malformed") from error
-    return Enrolment(hospital, identifiers, keys_read, _instant(document["iat"], now))
-
-
 def _check_attestation(proof: Mapping[str, Any], digest: str, consent: Consent, keys: Keys, now: datetime) -> str:
     if set(proof) != {"kind", "hospital", "attestation"}:
         raise PeerDataError("a proof by staff has exactly the members kind, hospital and attestation")
@@ -278,7 +205,7 @@ def _check_attestation(proof: Mapping[str, Any], digest: str, consent: Consent, 
         or staff[0].strip().casefold() == staff[1].strip().casefold()
     ):
         raise PeerDataError("a consent on paper is attested by two different members of staff")
-    signed = _instant(document["iat"], now)
+    signed = signed_at(document["iat"], now)
     permits = [one for one in consent.provisions if one.type is ProvisionType.PERMIT]
     if consent.active and permits:
         # What only denies may hold for ever.
@@ -293,23 +220,24 @@ def _check_passkey(
     proof: Mapping[str, Any], expected: bytes, known: Sequence[Credential], relying_party: RelyingParty | None
 ) -> bytes:
     if relying_party is None:
-        raise PeerDataError("nobody's passkeys are accepted here: no portal is configured")
+        raise PeerDataError("nobody's passkeys are accepted here: the region has no portal")
     # Here, because a node that is told of nothing but paper needs none of its 1.6 MB.
-    from fido2 import cbor
-    from fido2.cose import CoseKey
     from fido2.webauthn import AuthenticatorData, CollectedClientData
 
     members = {"kind", "credential", "authenticator_data", "client_data", "signature"}
     if set(proof) != members or not all(isinstance(proof[name], str) for name in members):
         raise PeerDataError(f"a proof by passkey has exactly the members {', '.join(sorted(members))}")
     data = {name: base64url_decode(proof[name]) for name in members - {"kind"}}
-    credential = next((one for one in known if one.id == data["credential"]), None)
-    if credential is None:
-        raise PeerDataError("the passkey is not enrolled for this patient")
+    # More than one only if hospitals contradict each other: then none of them can shut the other's out.
+    enrolled = [one for one in known if one.id == data["credential"]]
+    if not enrolled:
+        raise PeerDataError(
+            "the passkey is not enrolled for this patient, or was revoked, or the time of who acts for the patient is"
+            " over: a hospital can enrol one"
+        )
     try:
         client = CollectedClientData(data["client_data"])
         authenticator = AuthenticatorData(data["authenticator_data"])
-        key = CoseKey.parse(dict(cbor.decode(credential.public_key)))  # type: ignore[arg-type]
     except (ValueError, KeyError, TypeError, IndexError, RecursionError, struct.error) as error:
         raise PeerDataError("the passkey's answer is malformed") from error
     # WebAuthn Level 2 §7.2, steps 11 to 20.
@@ -323,17 +251,20 @@ def _check_passkey(
         raise PeerDataError("the passkey belongs to another site than the region's portal")
     if not authenticator.is_user_present() or not authenticator.is_user_verified():
         raise PeerDataError("the phone has not made sure that it was the patient (user verification)")
+    signed = data["authenticator_data"] + client.hash
+    if not any(_verifies(one.public_key, signed, data["signature"]) for one in enrolled):
+        raise PeerDataError("the passkey's signature does not verify")
+    return data["credential"]
+
+
+def _verifies(public_key: bytes, signed: bytes, signature: bytes) -> bool:
+    from fido2 import cbor
+    from fido2.cose import CoseKey
+
+    # What fido2 raises where the key or the signature is none.
+    faults = (ValueError, KeyError, TypeError, IndexError, RecursionError, struct.error, NotImplementedError)
     try:
-        key.verify(data["authenticator_data"] + client.hash, data["signature"])
-    except (InvalidSignature, ValueError, KeyError, TypeError, NotImplementedError) as error:
-        raise PeerDataError("the passkey's signature does not verify") from error
-    return credential.id
-
-
-def _instant(value: Any, now: datetime) -> datetime:
-    if type(value) is not int or not 0 <= value < 1 << 40:
-        raise PeerDataError("the time of a signature is not a time in seconds")
-    moment = datetime.fromtimestamp(min(value, 253_402_300_799), UTC)
-    if moment > now + FUTURE_TOLERANCE:
-        raise PeerDataError("it was signed in the future: check the clocks")
-    return moment
+        CoseKey.parse(dict(cbor.decode(public_key))).verify(signed, signature)  # type: ignore[arg-type]
+    except (InvalidSignature, *faults):
+        return False
+    return True

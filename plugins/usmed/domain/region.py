@@ -17,6 +17,11 @@ from usmed.domain.identifiers import NationalNumber, patient_identifier
 HUB = "hub"
 """The id under which the hub signs; nobody else may have it."""
 
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+"""A part of a host's name (RFC 1123 §2.1)."""
+
+_HTTPS_PORT = 443
+
 _NO_KEY = "A" * 43
 """Stands for a key that could not be read, until all faults are told."""
 
@@ -62,6 +67,19 @@ class KeyServer(Member):
 
 
 @dataclass(frozen=True, slots=True)
+class RelyingParty:
+    """The portal as WebAuthn knows it: what a passkey's signature is bound to (Level 2 §4, Relying Party Identifier).
+
+    Attributes:
+        id: the host's name.
+        origins: where browsers may be when a patient signs, as they write it.
+    """
+
+    id: str
+    origins: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class RegionManifest:
     """Who belongs to the region.
 
@@ -70,6 +88,7 @@ class RegionManifest:
         expires: aware UTC.
         key_servers: by id, one or more.
         threshold: how many of them must agree.
+        portal: where patients sign, `https://host[:port]` as browsers write it; empty where they do not.
     """
 
     region: str
@@ -82,6 +101,14 @@ class RegionManifest:
     expires: datetime
     key_servers: Mapping[str, KeyServer]
     threshold: int
+    portal: str = ""
+
+    @property
+    def relying_party(self) -> RelyingParty | None:
+        """Return whose passkeys patients sign with; None where the region has no portal."""
+        if not self.portal:
+            return None
+        return RelyingParty(urlsplit(self.portal).hostname or "", frozenset({self.portal}))
 
     def is_expired(self, now: datetime) -> bool:
         """Tell whether it is over at `now` (aware UTC): then no ticket is signed, nothing is released on its word."""
@@ -140,7 +167,7 @@ def parse_region(document: Any, source: str) -> RegionManifest:
         document,
         "$",
         {"version", "region", "name", "issued", "expires", "hub", "hospitals", "key_servers", "threshold"},
-        {"national_number"},
+        {"national_number", "portal"},
     )
     version = reader.typed(root, "version", int, "$")
     if version is not None and version < 1:
@@ -172,6 +199,7 @@ def parse_region(document: Any, source: str) -> RegionManifest:
     if not elements and "hospitals" in root:
         reader.problems.append("$.hospitals: names no hospital")
     key_servers, threshold = _key_servers(reader, root, {HUB, *hospitals})
+    portal = reader.portal(root)
     _check_keys(reader, [hub, *hospitals.values(), *key_servers.values()])
     issued, expires = reader.instant(root, "issued"), reader.instant(root, "expires")
     if issued is not None and expires is not None and expires <= issued:
@@ -182,7 +210,9 @@ def parse_region(document: Any, source: str) -> RegionManifest:
     assert issued is not None
     assert expires is not None
     assert version is not None
-    return RegionManifest(region, name, version, issued, national, hub, hospitals, expires, key_servers, threshold)
+    return RegionManifest(
+        region, name, version, issued, national, hub, hospitals, expires, key_servers, threshold, portal
+    )
 
 
 def _key_servers(reader: "_Reader", root: dict[str, Any], taken: set[str]) -> tuple[dict[str, KeyServer], int]:
@@ -266,6 +296,21 @@ class _Reader:
                 self.problems.append(f"{path}.tls_certificate: is not a PEM certificate")
         return address.rstrip("/"), self.key(element, path), certificate
 
+    def portal(self, root: dict[str, Any]) -> str:
+        """Return the portal's origin, empty if there is none."""
+        if "portal" not in root:
+            return ""
+        element = self.mapping(root["portal"], "$.portal", {"address"}, set())
+        address = self.typed(element, "address", str, "$.portal")
+        if address is None:
+            return ""
+        origin = _origin(address)
+        if not origin:
+            self.problems.append(
+                "$.portal.address: must be https://NAME[:PORT], nothing after it; no IP address, which has no passkeys"
+            )
+        return origin
+
     def key(self, element: dict[str, Any], path: str) -> OKPKey:
         text = self.typed(element, "public_key", str, path)
         if text is not None:
@@ -330,6 +375,21 @@ def _is_base_url(text: str) -> bool:
         and "?" not in text
         and "#" not in text
     )
+
+
+def _origin(text: str) -> str:
+    """Return a site's origin as browsers write it (HTML §7.1.1, serialization of an origin); empty if it is none.
+
+    WebAuthn (Level 2 §5.1.3) takes a domain name and no IP address. Browsers take whatever ends in a number for an
+    address (URL Standard §3.5, "ends in a number"), 0x7f.1 too.
+    """
+    match = re.fullmatch(rf"https://({_LABEL}(?:\.{_LABEL})*)(?::([0-9]{{1,5}}))?", text.lower())
+    if match is None or not text.isascii():
+        return ""
+    host, port = match[1], int(match[2] or _HTTPS_PORT)
+    if len(host) > 253 or re.fullmatch(r"[0-9]+|0x[0-9a-f]*", host.rpartition(".")[2]) or not 1 <= port <= 65535:
+        return ""
+    return f"https://{host}" if port == _HTTPS_PORT else f"https://{host}:{port}"
 
 
 def _is_pem_certificate(text: str) -> bool:

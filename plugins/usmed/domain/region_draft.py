@@ -107,6 +107,21 @@ def change_key_server(
         raise ConfigurationError("region manifest", [f"nothing of {id!r} would change"])
 
 
+def set_portal(document: Document, address: str) -> None:
+    """Say where patients sign."""
+    document["portal"] = {"address": address}
+
+
+def remove_portal(document: Document) -> None:
+    """Say that patients do not sign.
+
+    Raises:
+        ConfigurationError: they do not as it is.
+    """
+    if document.pop("portal", None) is None:
+        raise ConfigurationError("region manifest", ["there is no portal"])
+
+
 def _element(document: Document, kind: str, id: str) -> Any:
     found = [one for one in document.get(kind, []) if one["id"] == id]
     if not found:
@@ -172,6 +187,9 @@ def _top(document: Document) -> dict[str, str]:
     national = document.get("national_number")
     if national:
         found["national number"] = f"{shown(national['issuer'])} ({shown(national['kind'])})"
+    portal = document.get("portal")
+    if portal:
+        found["portal"] = shown(portal["address"])
     return found
 
 

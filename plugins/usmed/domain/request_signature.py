@@ -142,6 +142,20 @@ def verify_document(token: str, keys: Keys, *, sender: str, limit_bytes: int) ->
     return parse_json(payload, limit_bytes=limit_bytes)
 
 
+def signed_at(value: Any, now: datetime) -> datetime:
+    """Return the time (aware UTC) that a document that is kept as evidence says it was signed at, in Unix seconds.
+
+    Raises:
+        PeerDataError: not a time, or more than a minute in the future.
+    """
+    if type(value) is not int or not 0 <= value < 1 << 40:
+        raise PeerDataError("the time of a signature is not a time in seconds")
+    moment = datetime.fromtimestamp(min(value, 253_402_300_799), UTC)
+    if moment > now + CLOCK_TOLERANCE:
+        raise PeerDataError("it was signed in the future: check the clocks")
+    return moment
+
+
 _PLAIN = {"aud": "receiver", "htm": "method", "htu": "path", "ath": "body"}
 
 

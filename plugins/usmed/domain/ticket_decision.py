@@ -14,7 +14,8 @@ from datetime import datetime, timedelta
 from joserfc.jwk import OKPKey
 
 from usmed.domain.consent import AccessRequest, Consent, ProvisionType, Purpose
-from usmed.domain.consent_record import ConsentRecord, Enrolment
+from usmed.domain.consent_record import ConsentRecord
+from usmed.domain.enrolment import Enrolment, linked
 from usmed.domain.errors import RefusedError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.ticket import (
@@ -40,16 +41,6 @@ NO_CONSENT = "no-consent"
 NOT_ONE_PERSON = "not-one-person"
 MALFORMED = "malformed"
 DENIED_BY_PATIENT = "denied-by-patient"
-
-
-def linked(identifier: PatientIdentifier, enrolments: Iterable[Enrolment]) -> frozenset[PatientIdentifier]:
-    """Return all identifiers that hospitals have enrolled together with this one, itself included."""
-    known = {identifier}
-    rest = [one.patient for one in enrolments]
-    while more := [one for one in rest if one & known]:
-        rest = [one for one in rest if not one & known]
-        known.update(*more)
-    return frozenset(known)
 
 
 def records_of(

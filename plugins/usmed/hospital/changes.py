@@ -11,15 +11,14 @@ from typing import Any
 
 from usmed.domain.audit import AuditEvent, AuditEventType
 from usmed.domain.consent import Consent, ProvisionType
-from usmed.domain.consent_record import (
-    ConsentRecord,
+from usmed.domain.consent_record import ConsentRecord, check_attested_numbers, follows, read_record
+from usmed.domain.enrolment import (
     Credential,
     Enrolment,
-    RelyingParty,
-    check_attested_numbers,
-    follows,
+    check_enrolled_numbers,
+    linked,
     read_enrolment,
-    read_record,
+    valid_credentials,
 )
 from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import PatientIdentifier
@@ -50,14 +49,12 @@ class Changes:
         audit: AuditLog,
         clock: Callable[[], datetime],
         changed: Callable[[Collection[PatientIdentifier]], None],
-        relying_party: RelyingParty | None = None,
     ) -> None:
         self._region = region
         self._store = store
         self._audit = audit
         self._clock = clock
         self._changed = changed
-        self._relying_party = relying_party
         self._lock = threading.Lock()
         # Readers need no lock: whatever is in these is replaced, never altered.
         self._records: dict[str, ConsentRecord] = {}
@@ -84,7 +81,8 @@ class Changes:
         known = [one for one in map(self._enrolment, enrolments) if one is not None]
 
         def credentials(identifier: PatientIdentifier) -> list[Credential]:
-            return [each for one in known if identifier in one.patient for each in one.credentials]
+            numbers = linked(identifier, known)
+            return valid_credentials([one for one in known if one.patient <= numbers], now)
 
         taken: set[PatientIdentifier] = set()
         for document in records:
@@ -93,7 +91,7 @@ class Changes:
                     document,
                     keys=self._region().hospital_key,
                     credentials=credentials,
-                    relying_party=self._relying_party,
+                    relying_party=self._region().relying_party,
                     now=now,
                 )
                 check_attested_numbers(record, self._region().spoken_for)
@@ -157,10 +155,14 @@ class Changes:
         self.generation += 1
 
     def _enrolment(self, document: Any) -> Enrolment | None:
-        try:
-            return read_enrolment(
-                document["token"], hospital=document["hospital"], keys=self._region().hospital_key, now=self._clock()
-            )
-        except (PeerDataError, KeyError, TypeError):
-            # Without it the record that needs it is not accepted, and says so.
+        region = self._region()
+        hospital, token = (document.get(one) if isinstance(document, dict) else None for one in ("hospital", "token"))
+        # Without it the record that needs it is not accepted, and says so.
+        if not isinstance(hospital, str) or not isinstance(token, str):
             return None
+        try:
+            enrolment = read_enrolment(token, hospital=hospital, keys=region.hospital_key, now=self._clock())
+            check_enrolled_numbers(enrolment, region.spoken_for)
+        except PeerDataError:
+            return None
+        return enrolment

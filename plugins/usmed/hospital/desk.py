@@ -18,7 +18,8 @@ from joserfc.jwk import OKPKey
 
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.canonical import canonical_json, sha256_hex
-from usmed.domain.consent_record import ENROLMENT_TYPE, attest, consent_document, enrol, read_record
+from usmed.domain.consent_record import attest, consent_document, read_record
+from usmed.domain.enrolment import ENROLMENT_TYPE, enrol
 from usmed.domain.errors import PeerDataError, RefusedError, TransportError, UsmedError
 from usmed.domain.fhir_consent import prepare
 from usmed.domain.identifiers import PatientIdentifier

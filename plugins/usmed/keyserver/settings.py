@@ -11,7 +11,6 @@ from pathlib import Path
 
 from joserfc.jwk import OKPKey
 
-from usmed.domain.consent_record import RelyingParty
 from usmed.domain.errors import ConfigurationError
 from usmed.keyserver.tickets import Rates
 from usmed.platform.environment import DATABASE_URL, REGION_FILE, REGION_POLL_S, setting
@@ -49,7 +48,6 @@ class KeyServerSettings:
     key: OKPKey
     limit_bytes: int = 1 << 20
     rates: Rates = field(default_factory=Rates)
-    relying_party: RelyingParty | None = None
     mail: MailServer | None = None
     exchange_s: int = 20
     console: str = ""

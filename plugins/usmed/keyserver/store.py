@@ -3,11 +3,10 @@
 A record is kept as it came, with its proof, so that it can be handed to a server that lacks it and be checked anew.
 """
 
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -15,15 +14,8 @@ import sqlalchemy as sa
 
 from usmed.domain.audit import AuditEvent
 from usmed.domain.canonical import canonical_json, parse_json, sha256_hex
-from usmed.domain.consent_record import (
-    LIMIT_BYTES,
-    ConsentRecord,
-    Credential,
-    Enrolment,
-    ProofKind,
-    follows,
-    held_record,
-)
+from usmed.domain.consent_record import LIMIT_BYTES, ConsentRecord, ProofKind, follows, held_record
+from usmed.domain.enrolment import Enrolment, held_enrolment
 from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.ticket import MAXIMUM_IDENTIFIERS
@@ -42,7 +34,7 @@ def _table(name: str, *columns: str | sa.ColumnClause[bool]) -> sa.TableClause:
 _current = sa.column("current", sa.Boolean)
 _record = _table("consent_record", "id", "digest", "version", _current, "kind", "proved_by", "record", "received")
 _record_patient = _table("consent_patient", "id", "issuer", "value")
-_enrolment = _table("enrolment", "digest", "hospital", "token", "content", "received")
+_enrolment = _table("enrolment", "digest", "hospital", "token", "received")
 _enrolment_patient = _table("enrolment_patient", "digest", "issuer", "value")
 _state = _table("keyserver_state", "id")
 _ASKED = {
@@ -213,7 +205,6 @@ class RecordStore:
             "digest": digest,
             "hospital": enrolment.hospital,
             "token": token,
-            "content": _content(enrolment),
             "received": int(now.timestamp()),
         }
         new = self._database.insert(_enrolment).values(row).on_conflict_do_nothing().returning(_enrolment.c.digest)
@@ -361,7 +352,7 @@ def person_in(connection: sa.Connection, patient: Collection[PatientIdentifier])
         for number in sorted(new):
             named = {"issuer": number.issuer, "value": number.value}
             for row in connection.execute(_ENROLMENTS, named):
-                enrolments[row.digest] = _read_enrolment(row.hospital, row.token, row.content)
+                enrolments[row.digest] = _read_enrolment(row.hospital, row.token)
             for row in connection.execute(_RECORDS, named):
                 records[row.id] = _read(row.record, row.kind, row.proved_by)
         known |= {number for one in enrolments.values() for number in one.enrolment.patient}
@@ -404,25 +395,9 @@ def _read(text: str, kind: str, by: str) -> HeldRecord:
     return HeldRecord(held_record(document["document"], ProofKind(kind), by), document)
 
 
-def _content(enrolment: Enrolment) -> str:
-    document = {
-        "patient": [[one.issuer, one.value] for one in sorted(enrolment.patient)],
-        "credentials": [[one.id.hex(), one.public_key.hex()] for one in enrolment.credentials],
-        "at": int(enrolment.at.timestamp()),
-    }
-    return canonical_json(document).decode("utf-8")
-
-
 @lru_cache(maxsize=4096)
-def _read_enrolment(hospital: str, token: str, text: str) -> HeldEnrolment:
-    content = json.loads(text)
-    enrolment = Enrolment(
-        hospital,
-        frozenset(PatientIdentifier(*one) for one in content["patient"]),
-        tuple(Credential(bytes.fromhex(id), bytes.fromhex(key)) for id, key in content["credentials"]),
-        datetime.fromtimestamp(content["at"], UTC),
-    )
-    return HeldEnrolment(enrolment, {"hospital": hospital, "token": token})
+def _read_enrolment(hospital: str, token: str) -> HeldEnrolment:
+    return HeldEnrolment(held_enrolment(token, hospital), {"hospital": hospital, "token": token})
 
 
 def patient_key(patient: Iterable[PatientIdentifier]) -> str:

@@ -3,7 +3,7 @@
 How many it signs for one hospital is bounded; what goes beyond is in `approvals`.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,20 +15,20 @@ from usmed.domain.approval import Kind
 from usmed.domain.audit import AuditEvent, AuditEventType, Detail, Outcome
 from usmed.domain.canonical import canonical_json, sha256_hex
 from usmed.domain.consent import Purpose
-from usmed.domain.consent_record import (
-    ConsentRecord,
+from usmed.domain.consent_record import ConsentRecord, check_attested_numbers, read_record
+from usmed.domain.enrolment import (
     Credential,
     Enrolment,
-    RelyingParty,
-    check_attested_numbers,
+    check_enrolled_numbers,
+    one_person_fault,
     read_enrolment,
-    read_record,
+    valid_credentials,
 )
 from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.quorum import sign
 from usmed.domain.region import Hospital, RegionManifest
-from usmed.domain.ticket import MAXIMUM_IDENTIFIERS, AccessTicket
+from usmed.domain.ticket import AccessTicket
 from usmed.domain.ticket_decision import NOT_ONE_PERSON, grant
 from usmed.domain.ticket_wish import TicketWish, parse_wish
 from usmed.keyserver.approvals import Approvals
@@ -63,7 +63,6 @@ class KeyServer:
     Args:
         id: its id in the region manifest.
         key: its private Ed25519 key.
-        relying_party: the portal where patients sign; None where there is none.
         approvals: what administrators allow beyond the rates.
         outbox: where the notice of an emergency goes.
     """
@@ -77,7 +76,6 @@ class KeyServer:
         store: RecordStore,
         clock: Callable[[], datetime],
         rates: Rates,
-        relying_party: RelyingParty | None,
         approvals: Approvals,
         outbox: Outbox,
     ) -> None:
@@ -87,7 +85,6 @@ class KeyServer:
         self._store = store
         self._clock = clock
         self._rates = rates
-        self._relying_party = relying_party
         self._approvals = approvals
         self._outbox = outbox
 
@@ -104,18 +101,24 @@ class KeyServer:
         """
         if len(records) > MAXIMUM_RECORDS or len(enrolments) > MAXIMUM_RECORDS:
             raise PeerDataError(f"at most {MAXIMUM_RECORDS} consents and enrolments at once")
-        problems = []
+        problems: list[str] = []
+        adding: list[tuple[Enrolment, str]] = []
+        revoking: list[tuple[Enrolment, str]] = []
         for one in enrolments:
             try:
-                self._take_enrolment(sender, one)
+                enrolment, token = self._read_enrolment(one)
+                (revoking if enrolment.revoked else adding).append((enrolment, token))
             except PeerDataError as error:
                 problems.append(f"enrolment: {error}")
-        for one in records:
-            try:
-                self._take_record(sender, one)
-            except PeerDataError as error:
-                problems.append(f"consent: {error}")
-        return problems
+        problems += [f"enrolment: {error}" for _, error in _each(adding, lambda one: self._enrol(sender, *one))]
+        refused = _each(records, lambda one: self._take_record(sender, one))
+        if revoking:
+            # After the records: what a passkey has proved before it was lost stays proved, also on a server that hears
+            # of both at once. Whoever would abuse that could as well leave the revocation out.
+            problems += [f"enrolment: {error}" for _, error in _each(revoking, lambda one: self._enrol(sender, *one))]
+            # It may have brought the passkey that takes the lost one's place.
+            refused = _each([one for one, _ in refused], lambda one: self._take_record(sender, one))
+        return problems + [f"consent: {error}" for _, error in refused]
 
     def held(self, patient: Collection[PatientIdentifier]) -> dict[str, Any]:
         """Return what is held about a person, with its proofs, for a requester that lacks some of it."""
@@ -205,7 +208,7 @@ class KeyServer:
                 " administrators have to sign a new one",
             )
         person = person_in(connection, wish.patient)
-        if fault := self._not_one_person(person.identifiers):
+        if fault := one_person_fault(person.identifiers, region.national_number):
             raise RefusedError(NOT_ONE_PERSON, fault)
         return grant(
             wish,
@@ -218,35 +221,24 @@ class KeyServer:
             now=now,
         )
 
-    def _take_enrolment(self, sender: str, document: Any) -> None:
+    def _read_enrolment(self, document: Any) -> tuple[Enrolment, str]:
         if not isinstance(document, dict) or set(document) != {"hospital", "token"}:
             raise PeerDataError("has exactly the members hospital and token")
-        hospital, token, now = document["hospital"], document["token"], self._clock()
+        hospital, token, region = document["hospital"], document["token"], self._region()
         if not isinstance(hospital, str) or not isinstance(token, str):
             raise PeerDataError("its members are text")
-        enrolment = read_enrolment(token, hospital=hospital, keys=self._region().hospital_key, now=now)
-        self._check_issuers(enrolment)
+        enrolment = read_enrolment(token, hospital=hospital, keys=region.hospital_key, now=self._clock())
+        check_enrolled_numbers(enrolment, region.spoken_for)
+        return enrolment, token
+
+    def _enrol(self, sender: str, enrolment: Enrolment, token: str) -> None:
+        now, national = self._clock(), self._region().national_number
         with self._store.changing() as connection:
             # With all that it would join: one hospital must not make one patient of many, under one emergency.
-            if fault := self._not_one_person(person_in(connection, enrolment.patient).identifiers):
+            if fault := one_person_fault(person_in(connection, enrolment.patient).identifiers, national):
                 raise PeerDataError(fault)
             if self._store.enrol(connection, enrolment, token, now):
                 append_in(connection, [_enrolled(enrolment, sender, now)])
-
-    def _not_one_person(self, numbers: Collection[PatientIdentifier]) -> str:
-        """Return why these cannot be one person's numbers; empty if they can."""
-        national = self._region().national_number
-        if len(numbers) > MAXIMUM_IDENTIFIERS:
-            return f"one person has at most {MAXIMUM_IDENTIFIERS} numbers"
-        if national is not None and sum(one.issuer == national.issuer for one in numbers) > 1:
-            return "one person has one national number"
-        return ""
-
-    def _check_issuers(self, enrolment: Enrolment) -> None:
-        """A hospital speaks for its own numbers and, having seen a document, for the national one; not for others'."""
-        spoken_for = self._region().spoken_for(enrolment.hospital)
-        if foreign := sorted({one.issuer for one in enrolment.patient} - spoken_for):
-            raise PeerDataError(f"{enrolment.hospital} does not assign numbers of {', '.join(foreign)}")
 
     def _take_record(self, sender: str, document: Any) -> None:
         now = self._clock()
@@ -254,7 +246,7 @@ class KeyServer:
             document,
             keys=self._region().hospital_key,
             credentials=self._credentials,
-            relying_party=self._relying_party,
+            relying_party=self._region().relying_party,
             now=now,
         )
         check_attested_numbers(record, self._region().spoken_for)
@@ -263,7 +255,7 @@ class KeyServer:
 
     def _credentials(self, identifier: PatientIdentifier) -> list[Credential]:
         held = self._store.person([identifier]).enrolments
-        return [credential for one in held for credential in one.enrolment.credentials]
+        return valid_credentials([one.enrolment for one in held], self._clock())
 
     def _decision(
         self, asked: AccessTicket | TicketWish, sender: str, now: datetime, outcome: Outcome, reason: str
@@ -294,13 +286,30 @@ class KeyServer:
         )
 
 
+def _each[T](items: Iterable[T], take: Callable[[T], None]) -> list[tuple[T, PeerDataError]]:
+    """Take each; return those that were not taken, and why."""
+    refused = []
+    for one in items:
+        try:
+            take(one)
+        except PeerDataError as error:
+            refused.append((one, error))
+    return refused
+
+
 def _enrolled(enrolment: Enrolment, sender: str, now: datetime) -> AuditEvent:
     return AuditEvent(
         now,
         AuditEventType.IDENTITY,
         sender,
         patient=str(min(enrolment.patient)),
-        detail={"what": "enrolled", "by": enrolment.hospital, "passkeys": len(enrolment.credentials)},
+        detail={
+            "what": "enrolled",
+            "by": enrolment.hospital,
+            "passkeys": len(enrolment.credentials),
+            "revoked": len(enrolment.revoked),
+            "guardian": enrolment.guardian.basis.value if enrolment.guardian else "",
+        },
     )
 
 

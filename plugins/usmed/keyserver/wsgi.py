@@ -81,7 +81,6 @@ def wire(
         store=store,
         clock=clock,
         rates=settings.rates,
-        relying_party=settings.relying_party,
         approvals=approvals,
         outbox=outbox,
     )

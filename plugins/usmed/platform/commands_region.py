@@ -117,6 +117,13 @@ def _add_changes(action: Callable[..., Any]) -> None:
         lambda document, given: document.update(threshold=given.k),
     )
     threshold.add_argument("k", type=int, metavar="K")
+    portal = change(
+        "set-portal",
+        "set the site where patients sign; under another name all of them have to be enrolled anew",
+        lambda document, given: draft.set_portal(document, given.url),
+    )
+    portal.add_argument("url", metavar="URL", help="https://name[:port]")
+    change("remove-portal", "remove it: patients no longer sign", lambda document, given: draft.remove_portal(document))
     change("renew", "let a manifest hold longer, all else as it is", lambda document, given: None)
 
 

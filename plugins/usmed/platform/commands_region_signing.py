@@ -236,6 +236,7 @@ def _print_head(given: RegionDocument, manifest: RegionManifest) -> None:
 def _print_members(manifest: RegionManifest) -> None:
     national = manifest.national_number
     print(f"national number: {f'{draft.shown(national.issuer)} ({national.kind})' if national else 'none'}")
+    print(f"portal: {manifest.portal or 'none'}")
     members = [(manifest.hub, "the hub")]
     members += [(one, draft.shown(one.name)) for one in manifest.hospitals.values()]
     members += [(one, draft.shown(one.name)) for one in manifest.key_servers.values()]

@@ -14,8 +14,8 @@ from usmed.domain.approval import State, short_digest
 from usmed.domain.canonical import sha256_hex
 from usmed.keyserver.console.access import Access
 from usmed.keyserver.console.app import HEADERS
-from usmed.keyserver.console.ceremonies import origin_of
 from usmed.keyserver.console.words import _WORDS, LANGUAGES
+from usmed.platform.passkeys import origin_of
 
 __all__ = ["region"]  # a fixture
 

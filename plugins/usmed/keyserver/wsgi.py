@@ -16,7 +16,6 @@ from usmed.keyserver.approvals import Approvals
 from usmed.keyserver.console.access import Access
 from usmed.keyserver.console.app import Services as ConsoleServices
 from usmed.keyserver.console.app import create_console
-from usmed.keyserver.console.ceremonies import Ceremonies
 from usmed.keyserver.exchange import Exchange
 from usmed.keyserver.metrics import describe_server
 from usmed.keyserver.secrets import SecretShares
@@ -28,6 +27,7 @@ from usmed.platform.log_heads import HeadStore
 from usmed.platform.metrics import Metrics, counting
 from usmed.platform.nonces import NonceStore
 from usmed.platform.notices import Outbox
+from usmed.platform.passkeys import Ceremonies, origin_of
 from usmed.platform.signed_http import Identity, Post, SignedGuard
 from usmed.platform.storage import Database
 from usmed.platform.unavailable import while_storage_answers
@@ -145,7 +145,7 @@ def wire(
             store=store,
             approvals=approvals,
             access=Access(database, clock),
-            ceremonies=Ceremonies(settings.id, address, nonces, clock),
+            ceremonies=Ceremonies(f"USMED {settings.id}", lambda: origin_of(address), nonces, clock, scope="console"),
             outbox=outbox,
             audit=audit,
             clock=clock,

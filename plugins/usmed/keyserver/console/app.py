@@ -12,6 +12,7 @@ from datetime import datetime
 from importlib.resources import files
 from typing import Any
 
+from fido2.webauthn import AttestedCredentialData
 from flask import Flask, Response, abort, g, redirect, render_template, request, url_for
 from werkzeug.exceptions import HTTPException
 
@@ -24,13 +25,13 @@ from usmed.domain.region import RegionManifest
 from usmed.domain.ticket import thumbprint
 from usmed.keyserver.approvals import UNKNOWN, Approvals
 from usmed.keyserver.console.access import LONGEST_NAME, SESSION_LIFE, Access, Passkey
-from usmed.keyserver.console.ceremonies import Ceremonies
 from usmed.keyserver.console.words import LANGUAGES, translate
 from usmed.keyserver.store import RecordStore
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.audit_search import search
 from usmed.platform.keys import public_key_text
 from usmed.platform.notices import Outbox
+from usmed.platform.passkeys import Ceremonies
 from usmed.platform.signed_http import error_body
 from usmed.platform.storage import Database, StorageError
 
@@ -145,7 +146,12 @@ def _add_log_in(app: Flask, services: Services) -> None:
 
     @app.post("/login")
     def log_in() -> Response:
-        return _session(ceremonies.logged_in(_body({"response"})["response"], access.passkeys()))
+        known = {one.credential.credential_id: one for one in access.passkeys()}
+
+        def find(id: bytes) -> AttestedCredentialData | None:
+            return known[id].credential if id in known else None
+
+        return _session(known[ceremonies.logged_in(_body({"response"})["response"], find).credential_id])
 
     @app.get("/register")
     def register() -> str:
@@ -155,7 +161,8 @@ def _add_log_in(app: Flask, services: Services) -> None:
     def register_options() -> Response:
         body = _body({"code", "name"})
         access.check_code(_text(body, "code", 64))
-        return _json(ceremonies.registration(_text(body, "name", LONGEST_NAME), access.passkeys()))
+        name, known = _text(body, "name", LONGEST_NAME), [one.credential for one in access.passkeys()]
+        return _json(ceremonies.registration(f"{name} ({services.server})", name, known))
 
     @app.post("/register")
     def registered() -> Response:
@@ -237,13 +244,15 @@ def _add_decisions(app: Flask, services: Services) -> None:
     @app.post("/approvals/<digest>/options")
     def decision_options(digest: str) -> Response:
         challenge = _challenge(digest, _change(_body({"decision"})))
-        return _json(ceremonies.decision(challenge, access.passkeys()))
+        return _json(ceremonies.signing(challenge, [one.credential for one in access.passkeys()]))
 
     @app.post("/approvals/<digest>")
     def decide(digest: str) -> Response:
         body = _body({"decision", "response"})
         change = _change(body)
-        used = ceremonies.decided(_challenge(digest, change), body["response"], access.passkeys())
+        known = {one.credential.credential_id: one for one in access.passkeys()}
+        credentials = [one.credential for one in known.values()]
+        used = known[ceremonies.signed(_challenge(digest, change), body["response"], credentials).credential_id]
         proof = canonical_json(body["response"]).decode("utf-8")
         approvals.decide(digest, change, by=f"{used.name} (passkey {used.id[:16]})", proof=proof)
         return _json({"next": url_for("operation", digest=digest)})

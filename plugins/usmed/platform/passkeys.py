@@ -1,7 +1,7 @@
-"""WebAuthn on the console (Level 2, §7.1 and §7.2): what the browser is asked, and what its answers prove.
+"""WebAuthn for pages of ours (Level 2, §7.1 and §7.2): what the browser is asked, and what its answers prove.
 
 The challenge of a log-in or a registration is random, carries its own end and a MAC, and is taken once. That of a
-decision is the operation itself (`domain.approval.decision_challenge`). User verification is always required.
+signature is made from what is signed, by the caller. User verification is always required.
 """
 
 import hmac
@@ -12,8 +12,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+from fido2 import cbor
+from fido2.cose import CoseKey
 from fido2.server import Fido2Server
 from fido2.webauthn import (
+    Aaguid,
     AttestedCredentialData,
     CollectedClientData,
     PublicKeyCredentialRpEntity,
@@ -24,7 +27,6 @@ from fido2.webauthn import (
 
 from usmed.domain.canonical import base64url, base64url_decode
 from usmed.domain.errors import PeerDataError
-from usmed.keyserver.console.access import Passkey
 from usmed.platform.signed_http import Nonces
 
 LIFE = timedelta(minutes=3)
@@ -38,29 +40,40 @@ class Ceremonies:
     """The relying party.
 
     Args:
-        server: the key server's id, as people see it.
-        address: the console's, as the browser sees it: `https://host[:port]`.
+        name: the site's, as a phone shows it beside its passkeys.
+        origin: tells the pages' origin (`origin_of`); passkeys are bound to its host name.
         nonces: makes sure that a challenge is taken once.
+        scope: under which name the nonces are kept.
     """
 
-    def __init__(self, server: str, address: str, nonces: Nonces, clock: Callable[[], datetime]) -> None:
-        self.origin = origin_of(address)
-        self._server = server
+    def __init__(
+        self, name: str, origin: Callable[[], str], nonces: Nonces, clock: Callable[[], datetime], *, scope: str
+    ) -> None:
+        self._name = name
+        self._origin = origin
         self._nonces = nonces
         self._clock = clock
+        self._scope = scope
         # Of this process: whoever is in the middle of a ceremony when it restarts begins anew.
         self._secret = secrets.token_bytes(32)
-        party = PublicKeyCredentialRpEntity(id=urlsplit(self.origin).hostname, name=f"USMED {server}")
-        self._fido = Fido2Server(party, verify_origin=lambda one: one == self.origin)
 
-    def registration(self, name: str, known: Sequence[Passkey]) -> dict[str, Any]:
-        """Return the options for `navigator.credentials.create`."""
-        user = PublicKeyCredentialUserEntity(
-            id=secrets.token_bytes(32), name=f"{name} ({self._server})", display_name=name
-        )
-        options, _ = self._fido.register_begin(
+    @property
+    def origin(self) -> str:
+        """Return the origin that the pages have now."""
+        return self._origin()
+
+    def registration(self, name: str, shown: str, known: Sequence[AttestedCredentialData] = ()) -> dict[str, Any]:
+        """Return the options for `navigator.credentials.create`.
+
+        Args:
+            name: tells this passkey from others of the same person, in the phone's list.
+            shown: the person's name for display.
+            known: passkeys that the device need not make again.
+        """
+        user = PublicKeyCredentialUserEntity(id=secrets.token_bytes(32), name=name, display_name=shown)
+        options, _ = self._server().register_begin(
             user,
-            [one.credential for one in known],
+            known,
             resident_key_requirement=ResidentKeyRequirement.REQUIRED,
             user_verification=REQUIRED,
             challenge=self._challenge(REGISTER),
@@ -75,7 +88,7 @@ class Ceremonies:
         """
         challenge = self._taken(response, REGISTER)
         try:
-            made = self._fido.register_complete(_state(challenge), response).credential_data
+            made = self._server().register_complete(_state(challenge), response).credential_data
         except _MALFORMED as error:
             raise PeerDataError(f"the passkey was not registered: {_words(error)}") from error
         assert made is not None
@@ -83,39 +96,50 @@ class Ceremonies:
 
     def log_in(self) -> dict[str, Any]:
         """Return the options for `navigator.credentials.get`. They name no passkey: nobody has to know which exist."""
-        options, _ = self._fido.authenticate_begin(user_verification=REQUIRED, challenge=self._challenge(LOG_IN))
+        options, _ = self._server().authenticate_begin(user_verification=REQUIRED, challenge=self._challenge(LOG_IN))
         return dict(options)
 
-    def logged_in(self, response: Any, known: Sequence[Passkey]) -> Passkey:
-        """Return whose passkey has signed.
+    def logged_in(
+        self, response: Any, find: Callable[[bytes], AttestedCredentialData | None]
+    ) -> AttestedCredentialData:
+        """Return which passkey has signed.
+
+        Args:
+            response: the browser's answer.
+            find: finds a passkey that may log in by its id.
 
         Raises:
-            PeerDataError: nobody's, or another challenge.
+            PeerDataError: none, or another challenge.
         """
-        return self._signed(self._taken(response, LOG_IN), response, known)
-
-    def decision(self, challenge: bytes, known: Sequence[Passkey]) -> dict[str, Any]:
-        """Return the options by which one of the known passkeys signs a decision."""
-        options, _ = self._fido.authenticate_begin(
-            [one.credential for one in known], user_verification=REQUIRED, challenge=challenge
-        )
-        return dict(options)
-
-    def decided(self, challenge: bytes, response: Any, known: Sequence[Passkey]) -> Passkey:
-        """Return whose passkey has signed a decision.
-
-        Raises:
-            PeerDataError: nobody's, or another decision.
-        """
-        return self._signed(challenge, response, known)
-
-    def _signed(self, challenge: bytes, response: Any, known: Sequence[Passkey]) -> Passkey:
-        credentials = [one.credential for one in known]
+        challenge = self._taken(response, LOG_IN)
         try:
-            used = self._fido.authenticate_complete(_state(challenge), credentials, response)
+            found = find(base64url_decode(response["rawId"]))
+        except _MALFORMED as error:
+            raise PeerDataError("the passkey's answer is malformed") from error
+        return self.signed(challenge, response, [found] if found else [])
+
+    def signing(self, challenge: bytes, known: Sequence[AttestedCredentialData]) -> dict[str, Any]:
+        """Return the options by which one of the known passkeys signs what the challenge stands for."""
+        options, _ = self._server().authenticate_begin(known, user_verification=REQUIRED, challenge=challenge)
+        return dict(options)
+
+    def signed(
+        self, challenge: bytes, response: Any, known: Sequence[AttestedCredentialData]
+    ) -> AttestedCredentialData:
+        """Return which passkey has signed the challenge.
+
+        Raises:
+            PeerDataError: none of the known, or another challenge.
+        """
+        try:
+            return self._server().authenticate_complete(_state(challenge), known, response)
         except _MALFORMED as error:
             raise PeerDataError(f"the passkey's signature does not count: {_words(error)}") from error
-        return next(one for one in known if one.credential == used)
+
+    def _server(self) -> Fido2Server:
+        origin = self._origin()
+        party = PublicKeyCredentialRpEntity(id=urlsplit(origin).hostname, name=self._name)
+        return Fido2Server(party, verify_origin=lambda one: one == origin)
 
     def _challenge(self, purpose: str) -> bytes:
         body = secrets.token_bytes(16) + struct.pack(">Q", int((self._clock() + LIFE).timestamp()))
@@ -134,12 +158,34 @@ class Ceremonies:
             raise PeerDataError("the passkey answered another question")
         expires = datetime.fromtimestamp(end, UTC)
         # As if issued at its end: remembered for longer than it is good.
-        if now >= expires or not self._nonces.accept("console", base64url(body), expires, now):
+        if now >= expires or not self._nonces.accept(self._scope, base64url(body), expires, now):
             raise PeerDataError("this took too long, or was answered before: try again")
         return challenge
 
     def _mac(self, purpose: str, body: bytes) -> bytes:
         return hmac.digest(self._secret, purpose.encode() + b"\0" + body, "sha256")
+
+
+def credential_of(id: bytes, public_key: bytes) -> AttestedCredentialData:
+    """Return a passkey as the ceremonies take it.
+
+    Args:
+        id: the credential's id.
+        public_key: in COSE form (RFC 9052 §7).
+
+    Raises:
+        PeerDataError: not such a key.
+    """
+    try:
+        key = CoseKey.parse(dict(cbor.decode(public_key)))  # type: ignore[arg-type]
+        return AttestedCredentialData.create(bytes(Aaguid.NONE), id, key)
+    except _MALFORMED as error:
+        raise PeerDataError("this is no passkey's public key") from error
+
+
+def public_key_of(credential: AttestedCredentialData) -> bytes:
+    """Return a passkey's public key in COSE form (RFC 9052 §7)."""
+    return cbor.encode(dict(credential.public_key))
 
 
 def origin_of(address: str) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
+from typing import Any
 
 import pytest
 from joserfc.jwk import OKPKey
@@ -12,7 +13,7 @@ from usmed.domain.consent_record import ConsentRecord, ProofKind
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.region import RegionManifest, parse_region
 from usmed.domain.ticket import AccessTicket, ConsentReference, Staff
-from usmed.domain.withdrawal import LAST_TICKET, overtaken, progress
+from usmed.domain.withdrawal import LAST_TICKET, overtaken, progress, takes_away
 from usmed.platform.keys import public_key_text
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -87,3 +88,18 @@ def test_a_ticket_is_overtaken_by_what_changed_after_it() -> None:
     assert told("c-1", 3, active=True) == "c-1"
     assert told("c-2", 1, active=False) == "c-2"
     assert told("c-3", 9, active=False) == ""
+
+
+@pytest.mark.parametrize(
+    ("version", "provision", "expected"),
+    [
+        (1, {"type": "permit"}, False),
+        (1, {"type": "permit", "provision": [{"type": "permit"}]}, False),
+        (2, {"type": "permit"}, True),
+        (1, {"type": "deny"}, True),
+        (1, {"type": "permit", "provision": [{"type": "permit"}, {"type": "deny"}]}, True),
+        (1, {"type": "permit", "provision": [{"provision": [{"type": "deny"}]}]}, True),
+    ],
+)
+def test_hospitals_have_to_know_all_but_a_first_permission(version: int, provision: Any, expected: bool) -> None:
+    assert takes_away(version, {"status": "active", "provision": provision}) is expected

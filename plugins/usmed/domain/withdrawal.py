@@ -7,6 +7,7 @@ before lives on for a while: until every source knows the change, or until the l
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from usmed.domain.consent_record import ConsentRecord
 from usmed.domain.region import RegionManifest
@@ -75,3 +76,19 @@ def overtaken(ticket: AccessTicket, told: Mapping[str, ConsentRecord]) -> str:
         if record is not None and (not record.consent.active or record.consent.version > one.version):
             return one.id
     return ""
+
+
+def takes_away(version: int, resource: Mapping[str, Any]) -> bool:
+    """Tell whether hospitals have to know of a version of a consent: it is no first permission.
+
+    Args:
+        version: of the consent.
+        resource: the FHIR R4 Consent.
+    """
+    return version > 1 or _denies(resource.get("provision", {}))
+
+
+def _denies(provision: Any) -> bool:
+    if not isinstance(provision, dict):
+        return False
+    return provision.get("type") == "deny" or any(map(_denies, provision.get("provision", [])))

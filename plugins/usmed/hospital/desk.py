@@ -2,12 +2,10 @@
 
 One writes it down, another one reads it and confirms exactly that. From then on it is on its way to all key servers, a
 consent to the hub as well, and, if it takes something back, to all hospitals; what could not be told is told again
-until it is.
+until it is (`platform/deliveries.py`).
 """
 
-import logging
-import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,40 +18,31 @@ from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.canonical import canonical_json, sha256_hex
 from usmed.domain.consent_record import attest, consent_document, read_record
 from usmed.domain.enrolment import ENROLMENT_TYPE, enrol
-from usmed.domain.errors import PeerDataError, RefusedError, TransportError, UsmedError
+from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.fhir_consent import prepare
 from usmed.domain.identifiers import PatientIdentifier
-from usmed.domain.region import HUB, RegionManifest
+from usmed.domain.region import RegionManifest
 from usmed.domain.study_record import parse_identifier
-from usmed.domain.withdrawal import Progress, progress
-from usmed.hospital.changes import Changes
-from usmed.hospital.desk_store import Attested, DeskStore, Draft, Signed
-from usmed.hospital.identities import Poster
+from usmed.domain.withdrawal import Progress
+from usmed.hospital.desk_store import DeskStore, Draft
 from usmed.platform.audit_log import AuditLog
+from usmed.platform.deliveries import Deliveries
+from usmed.platform.delivery_store import Delivery, Item
 
-log = logging.getLogger(__name__)
-
-KEY_SERVER_PATH = "/v1/records"
-HUB_PATH = "/v1/consents/records"
-HOSPITAL_PATH = "/federation/v1/records"
-DEADLINE_S = 5.0
-RETRY_S = 5.0
-BATCH = 50
 DRAFTS_LIVE = timedelta(days=2)
-TOLD_SINCE = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What the desk shows under an id: the newest attested version, how far it has come, and a draft that waits."""
 
-    attested: Attested | None
+    attested: Delivery | None
     progress: Progress | None
     draft: Draft | None
 
 
 class Desk:
-    """The use cases of members of staff. `start` takes up deliveries of an earlier process."""
+    """The use cases of members of staff."""
 
     def __init__(
         self,
@@ -62,8 +51,7 @@ class Desk:
         key: OKPKey,
         region: Callable[[], RegionManifest],
         store: DeskStore,
-        changes: Changes,
-        client: Poster,
+        deliveries: Deliveries,
         audit: AuditLog,
         clock: Callable[[], datetime],
     ) -> None:
@@ -71,25 +59,9 @@ class Desk:
         self._key = key
         self._region = region
         self._store = store
-        self._changes = changes
-        self._client = client
+        self._deliveries = deliveries
         self._audit = audit
         self._clock = clock
-        self._pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="delivery")
-        self._busy: set[str] = set()
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._seen_version = 0
-        self._thread = threading.Thread(target=self._run, name="deliveries", daemon=True)
-
-    def start(self) -> None:
-        """Deliver what is open, now and then."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop; what is open stays so on disk."""
-        self._stop.set()
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def write(self, resource: Any, staff: str) -> Draft:
         """Write a consent on paper down.
@@ -125,14 +97,14 @@ class Desk:
         Raises:
             PeerDataError: there is no such consent, or it was taken back already.
         """
-        last = self._store.latest(consent_id)
-        resource = last.signed.resource if last is not None else None
+        last = self._deliveries.latest(consent_id)
+        resource = last.item.resource if last is not None else None
         if last is None or resource is None:
             raise PeerDataError(f"no consent {consent_id[:64]!r} was attested at this hospital")
         if resource["status"] != "active":
             raise PeerDataError("this consent was taken back already")
         taken_back = {**resource, "status": "inactive"}
-        return self._draft(consent_document(taken_back, id=consent_id, version=last.signed.version + 1), staff)
+        return self._draft(consent_document(taken_back, id=consent_id, version=last.item.version + 1), staff)
 
     def confirm(self, id: str, digest: str, staff: str) -> Entry:
         """Confirm a draft as the second member of staff, and send it to everybody.
@@ -172,8 +144,7 @@ class Desk:
             ).wait()
             raise refusal
         signed = self._signed(draft.document, [draft.staff, staff], now)
-        members = self._members(signed)
-        if not self._store.attest(draft, signed, members, now):
+        if not self._store.confirm(draft, lambda connection: self._deliveries.add(connection, signed)):
             raise PeerDataError("what waits to be confirmed was changed just now: read it again")
         self._audit.append(
             AuditEvent(
@@ -184,9 +155,7 @@ class Desk:
                 detail={"what": _what(signed), "consent": signed.id, "version": signed.version, "sha256": digest},
             )
         ).wait()
-        if self._hospital in members:
-            self._tell_ourselves(signed)
-        self.deliver(members)
+        self._deliveries.deliver(signed)
         return self.entry(id)
 
     def entry(self, id: str) -> Entry:
@@ -195,31 +164,14 @@ class Desk:
         Raises:
             PeerDataError: nothing.
         """
-        draft, last = self._store.draft(id), self._store.latest(id)
+        draft, last = self._store.draft(id), self._deliveries.latest(id)
         if draft is None and last is None:
             raise PeerDataError(f"no consent {id[:64]!r} was written down at this hospital")
-        return Entry(last, self._progress(last) if last is not None else None, draft)
+        return Entry(last, self._deliveries.progress(last) if last is not None else None, draft)
 
     def drafts(self) -> list[Draft]:
         """Return what waits for a second member of staff."""
         return [one for one in self._store.drafts() if self._clock() - one.created <= DRAFTS_LIVE]
-
-    def deliver(self, members: Iterable[str]) -> None:
-        """Try to deliver what is open to these members, all at once; return when all have answered or failed."""
-        with self._lock:
-            chosen = [one for one in members if one not in self._busy and one != self._hospital]
-            self._busy.update(chosen)
-        for done in [self._pool.submit(self._deliver_to, one) for one in chosen]:
-            done.result()
-
-    def _progress(self, attested: Attested) -> Progress:
-        region = self._region()
-        servers = {one: at for one, at in attested.delivered.items() if one in region.key_servers}
-        told = {one: at for one, at in attested.delivered.items() if one in region.hospitals}
-        if not _takes_away(attested.signed):
-            # A new permission: there is nothing that a hospital would have to know.
-            told = dict.fromkeys(region.hospitals, attested.created)
-        return progress(region, servers, told, self._clock())
 
     def _draft(self, document: dict[str, Any], staff: str) -> Draft:
         if not staff.strip():
@@ -231,10 +183,10 @@ class Desk:
         self._store.save_draft(draft)
         return draft
 
-    def _signed(self, document: dict[str, Any], staff: list[str], now: datetime) -> Signed:
+    def _signed(self, document: dict[str, Any], staff: list[str], now: datetime) -> Item:
         numbers = document["typ"] == ENROLMENT_TYPE
         record = self._enrolment(document, now) if numbers else self._attested(document, staff, now)
-        return Signed(document["id"], document["version"], record)
+        return Item(document["id"], document["version"], record)
 
     def _enrolment(self, document: dict[str, Any], now: datetime) -> dict[str, Any]:
         numbers = [parse_identifier(one) for one in document["patient"]]
@@ -252,7 +204,8 @@ class Desk:
     def _attested(self, document: dict[str, Any], staff: list[str], now: datetime) -> dict[str, Any]:
         # In a thread of Python's own: on one of Orthanc's, Python 3.14 takes its stack for used up when it compiles
         # what is imported here first ("Parser stack overflowed").
-        self._pool.submit(prepare).result()
+        with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
+            pool.submit(prepare).result()
         record = {
             "document": document,
             "proof": attest(self._key, document, hospital=self._hospital, staff=staff, now=now),
@@ -285,101 +238,11 @@ class Desk:
             if national is not None and number.issuer == national.issuer and not national.accepts(number.value):
                 yield f"the number of {number.issuer} is not a valid national number"
 
-    def _members(self, signed: Signed) -> list[str]:
-        region = self._region()
-        hub = [HUB] if signed.resource is not None else []
-        return [*region.key_servers, *hub, *(region.hospitals if _takes_away(signed) else ())]
 
-    def _tell_ourselves(self, signed: Signed) -> None:
-        problems = self._changes.told(self._hospital, [signed.record], [])
-        if problems:
-            log.error("a change that was attested here is not taken here: %s", "; ".join(problems))
-            return
-        self._store.acknowledged(self._hospital, [signed], self._clock())
-
-    def _deliver_to(self, member: str) -> None:
-        try:
-            while batch := self._store.open(member, BATCH):
-                try:
-                    problems = self._send(member, batch)
-                except TransportError as error:
-                    self._store.failed(member, batch, str(error))
-                    return
-                except (PeerDataError, RefusedError) as error:
-                    # Perhaps of one of them, or of their size: that must not hold a withdrawal up for ever.
-                    problems = [str(error)]
-                if problems:
-                    # One at a time, to know which.
-                    self._one_by_one(member, batch)
-                    return
-                self._store.acknowledged(member, batch, self._clock())
-        except UsmedError as error:
-            log.error("deliveries to %s: %s", member, error)
-        finally:
-            with self._lock:
-                self._busy.discard(member)
-
-    def _one_by_one(self, member: str, batch: Collection[Signed]) -> None:
-        for one in batch:
-            try:
-                problems = self._send(member, [one])
-            except TransportError as error:
-                self._store.failed(member, [one], str(error))
-                return
-            except (PeerDataError, RefusedError) as error:
-                problems = [str(error)]
-            if problems:
-                log.warning("%s does not take %s: %s", member, one.id, problems[0])
-                self._store.failed(member, [one], problems[0])
-            else:
-                self._store.acknowledged(member, [one], self._clock())
-
-    def _send(self, member: str, batch: Collection[Signed]) -> list[str]:
-        records = [one.record for one in batch if one.resource is not None]
-        enrolments = [one.record for one in batch if one.resource is None]
-        if member == HUB:
-            path, document = HUB_PATH, {"records": records}
-        else:
-            path = KEY_SERVER_PATH if member in self._region().key_servers else HOSPITAL_PATH
-            document = {"records": records, "enrolments": enrolments}
-        answer = self._client.post(member, path, document, deadline_s=DEADLINE_S)
-        problems = answer.get("problems") if isinstance(answer, dict) else None
-        if not isinstance(problems, list):
-            raise PeerDataError(f"{member} gave a malformed answer")
-        return [str(one) for one in problems]
-
-    def _run(self) -> None:
-        while True:
-            try:
-                region = self._region()
-                if region.version != self._seen_version:
-                    self._store.add_members(region.key_servers, self._clock() - TOLD_SINCE)
-                    self._seen_version = region.version
-                for one in self._store.open(self._hospital, BATCH):
-                    self._tell_ourselves(one)
-                self.deliver([one for one in self._store.members_with_open() if region.member(one) is not None])
-            except Exception as error:  # noqa: BLE001 - deliveries must not end
-                log.error("deliveries: %s: %s", type(error).__name__, error)
-            if self._stop.wait(RETRY_S):
-                return
-
-
-def _takes_away(signed: Signed) -> bool:
-    """Tell whether hospitals have to know: it is a consent, and no first permission."""
-    resource = signed.resource
-    return resource is not None and (signed.version > 1 or _denies(resource.get("provision", {})))
-
-
-def _what(signed: Signed) -> str:
+def _what(signed: Item) -> str:
     if signed.resource is None:
         return "numbers joined"
     return "attested" if signed.resource["status"] == "active" else "withdrawn"
-
-
-def _denies(provision: Any) -> bool:
-    if not isinstance(provision, dict):
-        return False
-    return provision.get("type") == "deny" or any(map(_denies, provision.get("provision", [])))
 
 
 def _patient(document: dict[str, Any]) -> str:

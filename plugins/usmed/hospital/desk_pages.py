@@ -58,12 +58,12 @@ def _entry(entry: Entry) -> dict[str, Any]:
     shown: dict[str, Any] = {"Draft": _draft(entry.draft) if entry.draft is not None else None}
     if entry.attested is None or entry.progress is None:
         return shown | {"Attested": None}
-    signed, progress = entry.attested.signed, entry.progress
+    item, progress = entry.attested.item, entry.progress
     return shown | {
         "Attested": {
-            "ID": signed.id,
-            "Version": signed.version,
-            "Status": (signed.resource or {"status": "active"})["status"],
+            "ID": item.id,
+            "Version": item.version,
+            "Status": (item.resource or {"status": "active"})["status"],
             "At": entry.attested.created.isoformat(timespec="seconds"),
             "Done": progress.done,
             "CertainAt": progress.certain_at.isoformat(timespec="seconds") if progress.certain_at else None,

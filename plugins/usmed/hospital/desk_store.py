@@ -1,7 +1,7 @@
-"""The desk's tables: what waits for the second member of staff, what was attested, and who has got it."""
+"""The desk's table: what waits for the second member of staff."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,8 +11,6 @@ import sqlalchemy as sa
 from usmed.platform.storage import Database
 
 _draft = sa.table("consent_draft", *map(sa.column, ("id", "document", "digest", "staff", "created")))
-_attested = sa.table("attested_record", *map(sa.column, ("id", "version", "record", "created")))
-_delivery = sa.table("delivery", *map(sa.column, ("id", "version", "member", "delivered", "problem")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,45 +35,8 @@ class Draft:
         return str(self.document["id"])
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
-    """What this hospital has signed, in one version.
-
-    Attributes:
-        id, version: what identifies it here.
-        record: as it goes out: a consent's `{"document", "proof"}`, or an enrolment's `{"hospital", "token"}`.
-    """
-
-    id: str
-    version: int
-    record: dict[str, Any]
-
-    @property
-    def resource(self) -> dict[str, Any] | None:
-        """Return the FHIR Consent; None of an enrolment, which holds no consent."""
-        resource: dict[str, Any] | None = self.record.get("document", {}).get("resource")
-        return resource
-
-
-@dataclass(frozen=True, slots=True)
-class Attested:
-    """What this hospital has signed, and who has it.
-
-    Attributes:
-        signed: the consent or the enrolment.
-        created: aware UTC.
-        delivered: members that have acknowledged it, and when.
-        problems: what the others said, or why they could not be reached.
-    """
-
-    signed: Signed
-    created: datetime
-    delivered: dict[str, datetime]
-    problems: dict[str, str]
-
-
 class DeskStore:
-    """Drafts, what was attested, and deliveries, on disk."""
+    """Drafts, on disk."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -103,89 +64,14 @@ class DeskStore:
         with self._database.read() as connection:
             return [_draft_of(row) for row in connection.execute(sa.select(_draft).order_by(_draft.c.created))]
 
-    def attest(self, draft: Draft, signed: Signed, members: Iterable[str], now: datetime) -> bool:
-        """Let a signed document take a draft's place and go to these members; False if the draft is another by now."""
+    def confirm(self, draft: Draft, then: Callable[[sa.Connection], None]) -> bool:
+        """Take a draft out and do `then`, both or neither; False if the draft is another by now."""
         as_it_was = sa.and_(_draft.c.id == draft.id, _draft.c.digest == draft.digest, _draft.c.staff == draft.staff)
         with self._database.write() as connection:
             if connection.execute(sa.delete(_draft).where(as_it_was).returning(_draft.c.id)).first() is None:
                 return False
-            connection.execute(
-                sa.insert(_attested).values(
-                    id=signed.id,
-                    version=signed.version,
-                    record=json.dumps(signed.record),
-                    created=int(now.timestamp()),
-                )
-            )
-            rows = [{"id": signed.id, "version": signed.version, "member": one} for one in members]
-            connection.execute(sa.insert(_delivery), rows)
+            then(connection)
         return True
-
-    def latest(self, id: str) -> Attested | None:
-        """Return the newest version of what was attested here under an id."""
-        query = sa.select(_attested).where(_attested.c.id == id).order_by(_attested.c.version.desc()).limit(1)
-        with self._database.read() as connection:
-            row = connection.execute(query).one_or_none()
-            if row is None:
-                return None
-            same = sa.and_(_delivery.c.id == row.id, _delivery.c.version == row.version)
-            deliveries = connection.execute(sa.select(_delivery).where(same)).all()
-        return Attested(
-            _signed_of(row),
-            datetime.fromtimestamp(row.created, UTC),
-            {one.member: datetime.fromtimestamp(one.delivered, UTC) for one in deliveries if one.delivered},
-            {one.member: one.problem for one in deliveries if not one.delivered},
-        )
-
-    def open(self, member: str, limit: int) -> list[Signed]:
-        """Return what a member has not acknowledged: what it has not refused yet first, oldest first."""
-        joined = sa.join(
-            _delivery,
-            _attested,
-            sa.and_(_delivery.c.id == _attested.c.id, _delivery.c.version == _attested.c.version),
-        )
-        query = (
-            sa.select(_attested)
-            .select_from(joined)
-            .where(_delivery.c.member == member, _delivery.c.delivered == 0)
-            .order_by(_delivery.c.problem != "", _attested.c.created, _attested.c.id, _attested.c.version)
-            .limit(limit)
-        )
-        with self._database.read() as connection:
-            return [_signed_of(row) for row in connection.execute(query)]
-
-    def members_with_open(self) -> list[str]:
-        """Return the members that have not acknowledged everything."""
-        query = sa.select(_delivery.c.member).where(_delivery.c.delivered == 0).distinct()
-        with self._database.read() as connection:
-            return list(connection.scalars(query))
-
-    def acknowledged(self, member: str, signed: Iterable[Signed], now: datetime) -> None:
-        """Note that a member has these."""
-        self._note(member, signed, {"delivered": int(now.timestamp()), "problem": ""})
-
-    def failed(self, member: str, signed: Iterable[Signed], problem: str) -> None:
-        """Note why a member does not have these."""
-        self._note(member, signed, {"problem": problem.replace("\0", "\ufffd")[:500]})
-
-    def add_members(self, members: Iterable[str], since: datetime) -> None:
-        """Let what was signed since then go to these members too, if they did not before (a key server that is new)."""
-        recent = sa.select(_attested.c.id, _attested.c.version).where(_attested.c.created >= int(since.timestamp()))
-        with self._database.write() as connection:
-            for id, version in connection.execute(recent).all():
-                for member in members:
-                    row = {"id": id, "version": version, "member": member}
-                    connection.execute(self._database.insert(_delivery).values(row).on_conflict_do_nothing())
-
-    def _note(self, member: str, signed: Iterable[Signed], values: dict[str, Any]) -> None:
-        with self._database.write() as connection:
-            for one in signed:
-                same = sa.and_(_delivery.c.id == one.id, _delivery.c.version == one.version)
-                connection.execute(sa.update(_delivery).where(same, _delivery.c.member == member).values(values))
-
-
-def _signed_of(row: Any) -> Signed:
-    return Signed(row.id, row.version, json.loads(row.record))
 
 
 def _draft_of(row: Any) -> Draft:

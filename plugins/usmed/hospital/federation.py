@@ -22,11 +22,11 @@ from usmed.domain.canonical import canonical_json, parse_json
 from usmed.domain.errors import ConfigurationError, PeerDataError, RefusedError, UsmedError
 from usmed.domain.request_signature import SignedRequest, sign_document
 from usmed.hospital.changes import Changes
-from usmed.hospital.desk import HOSPITAL_PATH as RECORDS_PATH
 from usmed.hospital.lookup import LOOKUP_PATH
 from usmed.hospital.release import Release
 from usmed.hospital.settings import FederationSettings
 from usmed.hospital.transfer import INSTANCES_PATH, MANIFEST_PATH
+from usmed.platform.deliveries import HOSPITAL_PATH as RECORDS_PATH
 from usmed.platform.signed_http import REQUEST_KEY, STREAM_TYPE, Identity, error_body
 
 log = logging.getLogger(__name__)

@@ -39,6 +39,8 @@ from usmed.hospital.store import CHAIN, AnswerCache, PullStore, ToldStore
 from usmed.hospital.tickets import Tickets
 from usmed.hospital.transfer import Transfer
 from usmed.platform.audit_log import AUDIT_THREAD, AuditLog
+from usmed.platform.deliveries import Deliveries
+from usmed.platform.delivery_store import DeliveryStore
 from usmed.platform.keys import load_private_key, public_key_text
 from usmed.platform.nonces import NonceStore
 from usmed.platform.region_file import read_region
@@ -77,7 +79,7 @@ class Node:
     listener: FederationListener
     client: SignedClient
     tickets: Tickets
-    desk: Desk
+    deliveries: Deliveries
 
     def start(self) -> None:
         """Start what runs by itself. The listener's port has been taken before."""
@@ -87,13 +89,13 @@ class Node:
         self.feed.start()
         self.fetch.start()
         self.arrivals.start()
-        self.desk.start()
+        self.deliveries.start()
         self.region_watcher.start()
 
     def stop(self) -> None:
         """Stop, losing nothing: what was begun is on disk. Nobody waits any more for another hospital."""
         self.pulls.stop()
-        self.desk.stop()
+        self.deliveries.stop()
         self.region_watcher.stop()
         self.client.close()
         self.arrivals.stop()
@@ -239,13 +241,20 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         own=settings.Own,
         foreign=settings.Foreign,
     )
+    deliveries = Deliveries(
+        own=own.id,
+        region=region_now,
+        store=DeliveryStore(database),
+        post=client.post,
+        clock=utc_now,
+        here=lambda records, enrolments: changes.told(own.id, records, enrolments),
+    )
     desk = Desk(
         hospital=own.id,
         key=key,
         region=region_now,
         store=DeskStore(database),
-        changes=changes,
-        client=client,
+        deliveries=deliveries,
         audit=audit,
         clock=utc_now,
     )
@@ -331,7 +340,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         listener=FederationListener(guard, settings.Federation),
         client=client,
         tickets=tickets,
-        desk=desk,
+        deliveries=deliveries,
     )
 
 

@@ -1,0 +1,166 @@
+"""The tables of deliveries: what goes out, and who has it. Whoever uses them has them in a chain of migrations."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from usmed.domain.errors import PeerDataError
+from usmed.domain.withdrawal import takes_away
+from usmed.platform.storage import Database
+
+_item = sa.table("attested_record", *map(sa.column, ("id", "version", "record", "created")))
+_delivery = sa.table("delivery", *map(sa.column, ("id", "version", "member", "delivered", "problem")))
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One consent or one enrolment, in one version.
+
+    Attributes:
+        id, version: what identifies it at its sender; of a consent, its own.
+        record: as it goes out: a consent's `{"document", "proof"}`, or an enrolment's `{"hospital", "token"}`.
+        enrolments: those that a consent's proof needs, `{"hospital", "token"}` each; they go out with it.
+    """
+
+    id: str
+    version: int
+    record: dict[str, Any]
+    enrolments: tuple[dict[str, str], ...] = ()
+
+    @property
+    def resource(self) -> dict[str, Any] | None:
+        """Return the FHIR Consent; None of an enrolment, which holds no consent."""
+        resource: dict[str, Any] | None = self.record.get("document", {}).get("resource")
+        return resource
+
+    @property
+    def is_consent(self) -> bool:
+        """Tell a consent from an enrolment."""
+        return self.resource is not None
+
+    @property
+    def takes_away(self) -> bool:
+        """Tell whether hospitals have to know."""
+        return self.resource is not None and takes_away(self.version, self.resource)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An item, and who has it.
+
+    Attributes:
+        item: the consent or the enrolment.
+        created: when it was handed in, aware UTC.
+        delivered: members that have acknowledged it, and when.
+        problems: what the others said, or why they could not be reached.
+    """
+
+    item: Item
+    created: datetime
+    delivered: dict[str, datetime]
+    problems: dict[str, str]
+
+
+class DeliveryStore:
+    """Items and deliveries, on disk."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, connection: sa.Connection, item: Item, members: Iterable[str], now: datetime) -> None:
+        """Let an item go to these members, in the caller's transaction; one that is there already stays as it is.
+
+        Raises:
+            PeerDataError: another one has this id and version.
+        """
+        row = {"id": item.id, "version": item.version, "record": _text(item), "created": int(now.timestamp())}
+        new = self._database.insert(_item).values(row).on_conflict_do_nothing().returning(_item.c.id)
+        if connection.execute(new).first() is None:
+            same = sa.and_(_item.c.id == item.id, _item.c.version == item.version)
+            there = _item_of(connection.execute(sa.select(_item).where(same)).one())
+            if _said(there) != _said(item):
+                raise PeerDataError("another document of this id and version is on its way already: read it again")
+            return
+        rows = [{"id": item.id, "version": item.version, "member": one} for one in members]
+        connection.execute(sa.insert(_delivery), rows)
+
+    def latest(self, id: str) -> Delivery | None:
+        """Return the newest version of what is there under an id."""
+        query = sa.select(_item).where(_item.c.id == id).order_by(_item.c.version.desc()).limit(1)
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+            if row is None:
+                return None
+            same = sa.and_(_delivery.c.id == row.id, _delivery.c.version == row.version)
+            deliveries = connection.execute(sa.select(_delivery).where(same)).all()
+        return Delivery(
+            _item_of(row),
+            datetime.fromtimestamp(row.created, UTC),
+            {one.member: datetime.fromtimestamp(one.delivered, UTC) for one in deliveries if one.delivered},
+            {one.member: one.problem for one in deliveries if not one.delivered},
+        )
+
+    def open(self, member: str, limit: int) -> list[Item]:
+        """Return what a member has not acknowledged: what it has not refused yet first, oldest first."""
+        joined = sa.join(
+            _delivery,
+            _item,
+            sa.and_(_delivery.c.id == _item.c.id, _delivery.c.version == _item.c.version),
+        )
+        query = (
+            sa.select(_item)
+            .select_from(joined)
+            .where(_delivery.c.member == member, _delivery.c.delivered == 0)
+            .order_by(_delivery.c.problem != "", _item.c.created, _item.c.id, _item.c.version)
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            return [_item_of(row) for row in connection.execute(query)]
+
+    def members_with_open(self) -> list[str]:
+        """Return the members that have not acknowledged everything."""
+        query = sa.select(_delivery.c.member).where(_delivery.c.delivered == 0).distinct()
+        with self._database.read() as connection:
+            return list(connection.scalars(query))
+
+    def acknowledged(self, member: str, items: Iterable[Item], now: datetime) -> None:
+        """Note that a member has these."""
+        self._note(member, items, {"delivered": int(now.timestamp()), "problem": ""})
+
+    def failed(self, member: str, items: Iterable[Item], problem: str) -> None:
+        """Note why a member does not have these."""
+        self._note(member, items, {"problem": problem.replace("\0", "\ufffd")[:500]})
+
+    def add_members(self, members: Iterable[str], since: datetime) -> None:
+        """Let what was handed in since then go to these members too, if it did not yet (a key server that is new)."""
+        recent = sa.select(_item.c.id, _item.c.version).where(_item.c.created >= int(since.timestamp()))
+        with self._database.write() as connection:
+            for id, version in connection.execute(recent).all():
+                for member in members:
+                    row = {"id": id, "version": version, "member": member}
+                    connection.execute(self._database.insert(_delivery).values(row).on_conflict_do_nothing())
+
+    def _note(self, member: str, items: Iterable[Item], values: dict[str, Any]) -> None:
+        with self._database.write() as connection:
+            for one in items:
+                same = sa.and_(_delivery.c.id == one.id, _delivery.c.version == one.version)
+                connection.execute(sa.update(_delivery).where(same, _delivery.c.member == member).values(values))
+
+
+def _said(item: Item) -> Any:
+    """Return what an item says: the same document may be proved twice."""
+    return item.record.get("document", item.record)
+
+
+def _text(item: Item) -> str:
+    return json.dumps({**item.record, "enrolments": item.enrolments} if item.enrolments else item.record)
+
+
+def _item_of(row: Any) -> Item:
+    record = json.loads(row.record)
+    enrolments = tuple(record.pop("enrolments", ()))
+    return Item(row.id, row.version, record, enrolments)

@@ -51,7 +51,8 @@ def exchange_all(servers: Servers) -> list[tuple[str, dict[str, Any], int, Any]]
         ("iasi", "/v1/tickets", {"wish": {**wish_of(ticket), "sub": "iasi"}, "records": [], "enrolments": []}, 403),
         ("iasi", "/v1/approvals", {"operation": operation(servers).to_json()}, 200),
         ("iasi", "/v1/approvals/state", {"nonce": operation(servers).nonce}, 200),
-        ("hub", "/v1/records", {"records": [], "enrolments": []}, 403),
+        ("hub", "/v1/records", {"records": given, "enrolments": link}, 200),
+        ("keys-2", "/v1/records", {"records": [], "enrolments": []}, 403),
         ("keys-2", "/v1/exchange", {"since": 0, "seen": None}, 200),
         ("bacau", "/v1/exchange", {"since": 0, "seen": None}, 403),
     ]

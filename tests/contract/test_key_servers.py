@@ -408,6 +408,43 @@ def test_who_acts_for_a_child_signs_until_the_day(region: KeyRegion) -> None:
     assert event["guardian"] == "parent"
 
 
+def test_the_hub_brings_what_patients_sign_and_is_believed_nothing_else(region: KeyRegion) -> None:
+    phone = Phone()
+
+    def bring(*records: Any, enrolments: Any = ()) -> Any:
+        return region.send(HUB, "keys-1", "/v1/records", {"records": [*records], "enrolments": [*enrolments]}).json
+
+    enrolled = region.enrolment(CNP, credentials=[phone.credential])
+    given = region.signed(phone, "consent-1", to="bacau")
+    assert bring(given, enrolments=[enrolled]) == {"problems": []}
+    events = {one["event"]: one["agent"] for one in region.audits["keys-1"].tail()}
+    assert events == {"identity": HUB, "consent": HUB}
+    # What a hospital attests it may pass on, too.
+    assert bring(region.record("consent-2", to="bacau")) == {"problems": []}
+    # A consent that it attests itself, in its own name or in a hospital's.
+    document = consent_document(consent(CNP.issuer, CNP.value, to="bacau"), id="consent-3", version=1)
+    staff = ["ionescu", "popa"]
+    for hospital in (HUB, "iasi"):
+        proof = attest(region.keys[HUB], document, hospital=hospital, staff=staff, now=region.clock())
+        assert len(bring({"document": document, "proof": proof})["problems"]) == 1
+    # A passkey that it enrols itself; an enrolment that it shifts to another hospital; another document.
+    own = Phone(b"the hub's")
+    for hospital in (HUB, "iasi"):
+        key, now = region.keys[HUB], region.clock()
+        forged = enrol(key, hospital=hospital, patient=[CNP], credentials=[own.credential], now=now)
+        told = bring(region.signed(own, "consent-4"), enrolments=[{"hospital": hospital, "token": forged}])
+        assert (len(told["problems"]), told["problems"][1]) == (2, REFUSED)
+    assert len(bring(enrolments=[{**enrolled, "hospital": "iasi"}])["problems"]) == 1
+    widened = {**given, "document": {**given["document"], "version": 2}}
+    assert bring(widened) == {"problems": ["consent: the passkey signed another document"]}
+    # And it gets nothing.
+    wish = wish_of(region.propose("bacau", [region.record("consent-2", to="bacau")]).to_json())
+    named = {"identifiers": [{"issuer": CNP.issuer, "value": CNP.value}]}
+    for path, body in (("/v1/records/for", named), ("/v1/tickets", {"wish": wish, "records": [], "enrolments": []})):
+        assert region.send(HUB, "keys-1", path, body).status_code == 403
+    assert region.send("keys-2", "keys-1", "/v1/records", {"records": [], "enrolments": []}).status_code == 403
+
+
 def test_no_hospital_enrols_or_revokes_under_anothers_numbers(region: KeyRegion) -> None:
     phone, thief = Phone(), Phone(b"thief")
     region.give("keys-1", enrolments=[region.enrolment(LOCAL, credentials=[phone.credential])])
@@ -477,7 +514,6 @@ def test_bad_requests_are_refused_and_change_nothing(region: KeyRegion) -> None:
     ):
         assert region.send("bacau", "keys-1", path, document).status_code == 400, (path, document)
     assert region.send("bacau", "keys-1", "/v1/nothing", {}).status_code == 404
-    assert region.send(HUB, "keys-1", "/v1/records", {"records": [], "enrolments": []}).status_code == 403
     assert len(region.give("keys-2", records=[None, {}, {**given[0], "proof": {"kind": "staff"}}])) == 3
     named = {"identifiers": [{"issuer": CNP.issuer, "value": CNP.value}]}
     assert region.send("bacau", "keys-2", "/v1/records/for", named).json == {"records": [], "enrolments": []}

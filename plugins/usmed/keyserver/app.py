@@ -12,7 +12,7 @@ from usmed import __version__
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.canonical import canonical_json, parse_json
 from usmed.domain.errors import PeerDataError, RefusedError
-from usmed.domain.region import Hospital, Member, RegionManifest
+from usmed.domain.region import HUB, Hospital, Member, RegionManifest
 from usmed.domain.study_record import parse_identifier
 from usmed.keyserver.approvals import Approvals
 from usmed.keyserver.description import DESCRIPTION
@@ -76,8 +76,8 @@ def create_app(services: Services) -> Flask:
 
         app.add_url_rule(path, endpoint=path, view_func=view, methods=["POST"])
 
-    def take(hospital: Hospital, body: dict[str, Any]) -> Any:
-        return {"problems": services.server.take(hospital.id, body["records"], body["enrolments"])}
+    def take(sender: Member, body: dict[str, Any]) -> Any:
+        return {"problems": services.server.take(sender.id, body["records"], body["enrolments"])}
 
     def held(hospital: Hospital, body: dict[str, Any]) -> Any:
         identifiers = [parse_identifier(one) for one in body["identifiers"]]
@@ -102,7 +102,8 @@ def create_app(services: Services) -> Flask:
         services.decisions.add("signed")
         return {**signed, "problems": problems}
 
-    post("/v1/records", take)
+    # The portal, where patients sign, is at the hub. It is believed nothing but the proofs, as hospitals are.
+    serve("/v1/records", take, lambda region: {**region.hospitals, HUB: region.hub}, "hospitals and the hub")
     post("/v1/records/for", held)
     post("/v1/tickets", sign)
     post("/v1/approvals", lambda one, body: _propose(services, one, body["operation"]))

@@ -146,7 +146,8 @@ class Region:
     def _bring(self, document: dict[str, Any]) -> None:
         self.said[document["id"]] = document
         record = attested(self.manifest, self.keys, document, self.clock())
-        answer = self.post(record["proof"]["hospital"], "/v1/consents/records", {"records": [record]})
+        body = {"records": [record], "enrolments": []}
+        answer = self.post(record["proof"]["hospital"], "/v1/consents/records", body)
         assert answer == {"problems": []}
 
 
@@ -170,6 +171,7 @@ def running_region(database_url: str) -> Iterator[Region]:
         "name": "Regiunea Moldova",
         "issued": "2026-11-21T10:00:00Z",
         "national_number": {"issuer": "RO-CNP", "kind": "ro.cnp"},
+        "portal": {"address": "https://portal.example"},
         "hub": {"address": "https://hub:8443", "public_key": public_key_text(keys[HUB])},
         "hospitals": [
             {

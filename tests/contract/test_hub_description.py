@@ -52,7 +52,7 @@ def test_answers_have_the_described_form(region: Region) -> None:
         ("iasi", "/v1/studies/digest", {"buckets": {}}, 200),
         ("iasi", "/v1/studies/replace", {"bucket": "00", "records": []}, 200),
         ("bacau", "/v1/resolve", {"identifier": {"issuer": "RO-CNP", "value": CNP}, "purpose": "TREAT"}, 200),
-        ("iasi", "/v1/consents/records", {"records": []}, 200),
+        ("iasi", "/v1/consents/records", {"records": [], "enrolments": []}, 200),
         ("iasi", "/v1/consents/changes", {"since": 0}, 200),
         ("iasi", "/v1/consents/changes", {"since": -1}, 400),
         ("iasi", "/v1/region/after", {"version": 0}, 200),

@@ -403,11 +403,13 @@ class Region:
         self._attest(documents)
 
     def same_person(self, *numbers: tuple[str, str]) -> None:
-        """Let the hospital that assigns these numbers state to the key servers that they are one person's."""
+        """Let the hospital that assigns these numbers state to key servers and hub that they are one person's."""
         by = self._speaks_for(next(issuer for issuer, _ in numbers if issuer != NATIONAL_ISSUER))
         patient = [PatientIdentifier(*one) for one in numbers]
         token = enrol(by.key, hospital=by.id, patient=patient, credentials=(), now=_now())
-        self._tell(by, [], [{"hospital": by.id, "token": token}], self.key_servers, "/v1/records")
+        stated = [{"hospital": by.id, "token": token}]
+        self._tell(by, [], stated, self.key_servers, "/v1/records")
+        self._tell(by, [], stated, [HUB], "/v1/consents/records")
 
     def _attest(self, documents: Sequence[dict[str, Any]]) -> None:
         told: dict[str, tuple[Hospital, list[Any]]] = {}
@@ -418,7 +420,7 @@ class Region:
             told.setdefault(by.id, (by, []))[1].append({"document": document, "proof": proof})
         for by, records in told.values():
             self._tell(by, records, [], self.key_servers, "/v1/records")
-            self._tell(by, records, None, [HUB], "/v1/consents/records")
+            self._tell(by, records, [], [HUB], "/v1/consents/records")
             if taken := [one for one in records if _takes_away(one["document"])]:
                 nodes = [one for one in self.hospitals.values() if not one.plain]
                 running = [one.id for one in nodes if one.process is not None and one.process.running]
@@ -429,14 +431,12 @@ class Region:
         return next((one for one in nodes if one.issuer == issuer), nodes[0])
 
     def _tell(
-        self, by: Hospital, records: Sequence[Any], enrolments: Sequence[Any] | None, members: Iterable[str], path: str
+        self, by: Hospital, records: Sequence[Any], enrolments: Sequence[Any], members: Iterable[str], path: str
     ) -> None:
         with _client(Identity(by.id, by.key), self.file) as client:
             for member in members:
                 for start in range(0, max(len(records), 1), 50):
-                    body = {"records": records[start : start + 50]}
-                    if enrolments is not None:
-                        body["enrolments"] = enrolments
+                    body = {"records": records[start : start + 50], "enrolments": enrolments}
                     answer = client.post(member, path, body, deadline_s=60)
                     assert answer["problems"] == [], (member, answer["problems"])
 

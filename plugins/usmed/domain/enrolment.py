@@ -123,6 +123,33 @@ def read_enrolment(token: str, *, hospital: str, keys: Keys, now: datetime) -> E
     return enrolment
 
 
+def given_enrolment(
+    document: Any, *, keys: Keys, spoken_for: Callable[[str], frozenset[str]], now: datetime
+) -> tuple[Enrolment, str]:
+    """Check an enrolment as one member of the region brings it to another.
+
+    Args:
+        document: `{"hospital", "token"}`, parsed from JSON.
+        keys: finds the public key of a hospital of the region; None for anybody else, the hub included.
+        spoken_for: the issuers whose numbers a hospital may speak for (`RegionManifest.spoken_for`).
+        now: aware UTC.
+
+    Returns:
+        What it says, and the token.
+
+    Raises:
+        PeerDataError: as `read_enrolment` and `check_enrolled_numbers`.
+    """
+    if not isinstance(document, dict) or set(document) != {"hospital", "token"}:
+        raise PeerDataError("has exactly the members hospital and token")
+    hospital, token = document["hospital"], document["token"]
+    if not isinstance(hospital, str) or not isinstance(token, str):
+        raise PeerDataError("its members are text")
+    enrolment = read_enrolment(token, hospital=hospital, keys=keys, now=now)
+    check_enrolled_numbers(enrolment, spoken_for)
+    return enrolment, token
+
+
 def held_enrolment(token: str, hospital: str) -> Enrolment:
     """Read an enrolment that was checked when it came: a key that left the region since does not undo it."""
     payload = base64url_decode(token.split(".")[1])

@@ -12,14 +12,7 @@ from typing import Any
 from usmed.domain.audit import AuditEvent, AuditEventType
 from usmed.domain.consent import Consent, ProvisionType
 from usmed.domain.consent_record import ConsentRecord, check_attested_numbers, follows, read_record
-from usmed.domain.enrolment import (
-    Credential,
-    Enrolment,
-    check_enrolled_numbers,
-    linked,
-    read_enrolment,
-    valid_credentials,
-)
+from usmed.domain.enrolment import Credential, Enrolment, given_enrolment, linked, valid_credentials
 from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.region import RegionManifest
@@ -156,13 +149,10 @@ class Changes:
 
     def _enrolment(self, document: Any) -> Enrolment | None:
         region = self._region()
-        hospital, token = (document.get(one) if isinstance(document, dict) else None for one in ("hospital", "token"))
-        # Without it the record that needs it is not accepted, and says so.
-        if not isinstance(hospital, str) or not isinstance(token, str):
-            return None
         try:
-            enrolment = read_enrolment(token, hospital=hospital, keys=region.hospital_key, now=self._clock())
-            check_enrolled_numbers(enrolment, region.spoken_for)
+            return given_enrolment(
+                document, keys=region.hospital_key, spoken_for=region.spoken_for, now=self._clock()
+            )[0]
         except PeerDataError:
+            # Without it the record that needs it is not accepted, and says so.
             return None
-        return enrolment

@@ -1,8 +1,8 @@
 """The desk: what two members of staff attest. A consent on paper or its withdrawal, and which numbers are one person's.
 
-One writes it down, another one reads it and confirms exactly that. From then on it is on its way to all key servers, a
-consent to the hub as well, and, if it takes something back, to all hospitals; what could not be told is told again
-until it is (`platform/deliveries.py`).
+One writes it down, another one reads it and confirms exactly that. From then on it is on its way to all key servers, to
+the hub, and, if it takes something back, to all hospitals; what could not be told is told again until it is
+(`platform/deliveries.py`).
 """
 
 from collections.abc import Callable, Iterable, Iterator

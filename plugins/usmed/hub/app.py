@@ -135,7 +135,7 @@ def _resolve(services: Services, hospital: Hospital, body: dict[str, Any]) -> An
 
 
 def _consent_records(services: Services, hospital: Hospital, body: dict[str, Any]) -> Any:
-    return {"problems": services.registry.take(hospital.id, body["records"])}
+    return {"problems": services.registry.take(hospital.id, body["records"], body["enrolments"])}
 
 
 def _consent_changes(services: Services, hospital: Hospital, body: dict[str, Any]) -> Any:

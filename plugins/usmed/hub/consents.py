@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from usmed.domain.consent import Consent
+from usmed.domain.consent_record import ConsentRecord, ProofKind
 from usmed.domain.fhir_consent import consent_from_fhir
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.hub.tables import SLICE, change, consent, insert, names, number, state
@@ -27,6 +28,7 @@ class StoredConsent:
         patient: the number it was given under.
         text: the FHIR R4 Consent, canonical JSON.
         recorded: Unix time in seconds.
+        kind, proved_by: who proved it (`consent_record.ConsentRecord`).
     """
 
     id: str
@@ -35,6 +37,8 @@ class StoredConsent:
     patient: PatientIdentifier
     text: str
     recorded: int
+    kind: ProofKind
+    proved_by: str
 
     @property
     def resource(self) -> dict[str, Any]:
@@ -45,6 +49,10 @@ class StoredConsent:
     def to_domain(self) -> Consent:
         """Return it as the types that decide."""
         return _to_domain(self.id, self.version, self.text)
+
+    def to_record(self) -> ConsentRecord:
+        """Return it as what another version has to follow; the hub keeps no digests, so it equals no other."""
+        return ConsentRecord(self.to_domain(), "", self.kind, self.proved_by)
 
 
 @lru_cache(maxsize=4096)
@@ -84,6 +92,8 @@ def save(connection: Connection, one: StoredConsent) -> None:
             value=one.patient.value,
             resource=one.text,
             recorded=one.recorded,
+            kind=one.kind.value,
+            proved_by=one.proved_by,
             current=True,
         )
     )
@@ -130,6 +140,8 @@ def _load(connection: Connection, condition: sa.ColumnElement[bool]) -> list[Sto
             PatientIdentifier(row.issuer, row.value),
             row.resource,
             row.recorded,
+            ProofKind(row.kind),
+            row.proved_by,
         )
         for row in connection.execute(query)
     ]

@@ -1,6 +1,6 @@
-"""The hub's copy of consents, so that it tells nobody more than the patient lets be known.
+"""The hub's copy of consents, so that it tells nobody more than the patient lets be known; and of enrolments.
 
-It permits nothing: key servers decide. Nothing is written here but what hospitals bring, with its proofs.
+It permits nothing: key servers decide. Nothing is written here but what hospitals bring or patients sign, with proofs.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,12 +11,12 @@ from sqlalchemy import Connection
 
 from usmed.domain.audit import AuditEvent, AuditEventType
 from usmed.domain.canonical import canonical_json
-from usmed.domain.consent import Consent
-from usmed.domain.consent_record import check_attested_numbers, read_record
+from usmed.domain.consent_record import ConsentRecord, check_attested_numbers, follows, read_record
+from usmed.domain.enrolment import Credential, Enrolment, given_enrolment, one_person_fault, valid_credentials
 from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.region import Hospital, RegionManifest
-from usmed.hub import charts, consents
+from usmed.hub import charts, consents, enrolments
 from usmed.hub.consents import StoredConsent
 from usmed.hub.tables import changing
 from usmed.platform.audit_log import append_in
@@ -29,37 +29,67 @@ CHANGES = 500
 
 
 class Registry:
-    """The use cases of consents."""
+    """The use cases of consents and enrolments."""
 
     def __init__(self, database: Database, region: Callable[[], RegionManifest], clock: Callable[[], datetime]) -> None:
         self._database = database
         self._region = region
         self._clock = clock
 
-    def take(self, sender: str, records: Sequence[Any]) -> list[str]:
-        """Take in consents and withdrawals that hospitals attest.
+    def take(self, sender: str, records: Sequence[Any], enrolled: Sequence[Any] = ()) -> list[str]:
+        """Take in consents, withdrawals and enrolments; what is answered is durable.
 
         Args:
-            sender: the hospital that brings them: nothing is believed but the proofs.
+            sender: who brings them, a hospital or the portal: nothing is believed but the proofs.
             records: as `domain.consent_record` has them.
+            enrolled: `{"hospital", "token"}` each, as `domain.enrolment` has them.
 
         Returns:
             Why some were not taken; empty if all were, or were known. One that is wrong does not hold up others.
         """
         now, problems = self._clock(), []
+        for one in enrolled:
+            try:
+                self._enrol(sender, one, now)
+            except PeerDataError as error:
+                problems.append(f"enrolment: {error}")
         for document in records:
             try:
                 record = read_record(
-                    document, keys=self._region().hospital_key, credentials=lambda _: (), relying_party=None, now=now
+                    document,
+                    keys=self._region().hospital_key,
+                    credentials=self._credentials,
+                    relying_party=self._region().relying_party,
+                    now=now,
                 )
                 check_attested_numbers(record, self._region().spoken_for)
                 with changing(self._database) as connection:
-                    self._take(connection, record.consent, document["document"]["resource"], sender, now)
+                    self._take(connection, record, document["document"]["resource"], sender, now)
             except PeerDataError as error:
-                problems.append(str(error))
+                problems.append(f"consent: {error}")
         return problems
 
-    def _take(self, connection: Connection, consent: Consent, resource: Any, sender: str, now: datetime) -> None:
+    def _enrol(self, sender: str, document: Any, now: datetime) -> None:
+        region = self._region()
+        enrolment, token = given_enrolment(
+            document, keys=region.hospital_key, spoken_for=region.spoken_for, now=now
+        )
+        with changing(self._database) as connection:
+            held = [one.enrolment for one in enrolments.of_numbers(connection, enrolment.patient)]
+            # With all that it would join, as at key servers: the portal must not show one patient another's consents.
+            numbers = enrolment.patient.union(*(one.patient for one in held))
+            if fault := one_person_fault(numbers, region.national_number):
+                raise PeerDataError(fault)
+            if enrolments.save(connection, enrolment, token):
+                append_in(connection, [_enrolled(enrolment, sender, now)])
+
+    def _credentials(self, number: PatientIdentifier) -> list[Credential]:
+        with self._database.read() as connection:
+            held = [one.enrolment for one in enrolments.of_numbers(connection, [number])]
+        return valid_credentials(held, self._clock())
+
+    def _take(self, connection: Connection, record: ConsentRecord, resource: Any, sender: str, now: datetime) -> None:
+        consent = record.consent
         last = consents.current(connection, consent.id)
         (patient,) = consent.patient
         status = ACTIVE if consent.active else WITHDRAWN
@@ -69,8 +99,12 @@ class Registry:
             if last.status == WITHDRAWN or (consent.active and consent.version <= last.version):
                 # What is held is as new, or newer, or final.
                 return
+            # Who may change it is as at key servers; else the hub would tell more than these let go.
+            follows(record, last.to_record())
         version = max(consent.version, last.version + 1 if last else 1)
-        one = StoredConsent(consent.id, version, status, patient, _text(resource), int(now.timestamp()))
+        one = StoredConsent(
+            consent.id, version, status, patient, _text(resource), int(now.timestamp()), record.kind, record.by
+        )
         self._save(connection, one)
         append_in(connection, [_event(one, sender, now, "recorded" if consent.active else "withdrawn")])
 
@@ -102,11 +136,33 @@ def _text(resource: Any) -> str:
     return canonical_json(resource).decode("utf-8")
 
 
+def _enrolled(enrolment: Enrolment, by: str, now: datetime) -> AuditEvent:
+    return AuditEvent(
+        now,
+        AuditEventType.IDENTITY,
+        by,
+        patient=str(min(enrolment.patient)),
+        detail={
+            "what": "enrolled",
+            "by": enrolment.hospital,
+            "passkeys": len(enrolment.credentials),
+            "revoked": len(enrolment.revoked),
+            "guardian": enrolment.guardian.basis.value if enrolment.guardian else "",
+        },
+    )
+
+
 def _event(one: StoredConsent, by: str, now: datetime, what: str) -> AuditEvent:
     return AuditEvent(
         now,
         AuditEventType.CONSENT,
         by,
         patient=str(one.patient),
-        detail={"what": what, "consent": one.id, "version": one.version},
+        detail={
+            "what": what,
+            "consent": one.id,
+            "version": one.version,
+            "proof": one.kind.value,
+            "by": one.proved_by,
+        },
     )

@@ -25,10 +25,13 @@ contradiction = _table("contradiction", "chart", "issuer", "value", "other", "re
 study = _table("study", "hospital", "study_instance_uid", "chart", "bucket", "accession_number", "record")
 consent = _table(
     "consent",
-    *("id", "version", "status", "issuer", "value", "resource", "recorded"),
+    *("id", "version", "status", "issuer", "value", "resource", "recorded", "kind", "proved_by"),
     sa.column("current", sa.Boolean),
 )
 change = _table("consent_change", "cursor", "issuer", "value")
+enrolment = _table("enrolment", "digest", "hospital", "token")
+enrolment_number = _table("enrolment_number", "digest", "issuer", "value")
+enrolment_passkey = _table("enrolment_passkey", "digest", "passkey")
 state = _table("hub_state", "id", "cursor")
 
 

@@ -19,9 +19,8 @@ from usmed.domain.consent_record import ConsentRecord, check_attested_numbers, r
 from usmed.domain.enrolment import (
     Credential,
     Enrolment,
-    check_enrolled_numbers,
+    given_enrolment,
     one_person_fault,
-    read_enrolment,
     valid_credentials,
 )
 from usmed.domain.errors import PeerDataError, RefusedError
@@ -104,9 +103,12 @@ class KeyServer:
         problems: list[str] = []
         adding: list[tuple[Enrolment, str]] = []
         revoking: list[tuple[Enrolment, str]] = []
+        region, now = self._region(), self._clock()
         for one in enrolments:
             try:
-                enrolment, token = self._read_enrolment(one)
+                enrolment, token = given_enrolment(
+                    one, keys=region.hospital_key, spoken_for=region.spoken_for, now=now
+                )
                 (revoking if enrolment.revoked else adding).append((enrolment, token))
             except PeerDataError as error:
                 problems.append(f"enrolment: {error}")
@@ -220,16 +222,6 @@ class KeyServer:
             enrolments=[one.enrolment for one in person.enrolments],
             now=now,
         )
-
-    def _read_enrolment(self, document: Any) -> tuple[Enrolment, str]:
-        if not isinstance(document, dict) or set(document) != {"hospital", "token"}:
-            raise PeerDataError("has exactly the members hospital and token")
-        hospital, token, region = document["hospital"], document["token"], self._region()
-        if not isinstance(hospital, str) or not isinstance(token, str):
-            raise PeerDataError("its members are text")
-        enrolment = read_enrolment(token, hospital=hospital, keys=region.hospital_key, now=self._clock())
-        check_enrolled_numbers(enrolment, region.spoken_for)
-        return enrolment, token
 
     def _enrol(self, sender: str, enrolment: Enrolment, token: str) -> None:
         now, national = self._clock(), self._region().national_number

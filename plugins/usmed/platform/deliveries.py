@@ -117,8 +117,7 @@ class Deliveries:
 
     def _members(self, item: Item) -> list[str]:
         region = self._region()
-        hub = [HUB] if item.is_consent else []
-        everybody = [*region.key_servers, *hub, *(region.hospitals if item.takes_away else ())]
+        everybody = [*region.key_servers, HUB, *(region.hospitals if item.takes_away else ())]
         return [one for one in everybody if one != self._own or self._here is not None]
 
     def _deliver_to(self, members: Iterable[str]) -> None:
@@ -199,11 +198,10 @@ class Deliveries:
         records, enrolments = contents(batch)
         if member == self._own and self._here is not None:
             return self._here(records, enrolments)
-        if member == HUB:
-            path, document = HUB_PATH, {"records": records}
-        else:
-            path = KEY_SERVER_PATH if member in self._region().key_servers else HOSPITAL_PATH
-            document = {"records": records, "enrolments": enrolments}
+        path = HUB_PATH if member == HUB else HOSPITAL_PATH
+        if member in self._region().key_servers:
+            path = KEY_SERVER_PATH
+        document = {"records": records, "enrolments": enrolments}
         answer = self._post(member, path, document, deadline_s=DEADLINE_S, limit_bytes=ANSWER_BYTES)
         problems = answer.get("problems") if isinstance(answer, dict) else None
         if not isinstance(problems, list):

@@ -21,6 +21,7 @@ from usmed.platform.audit_log import AuditLog
 from usmed.platform.storage import (
     PLATFORM_CHAIN,
     Database,
+    Statement,
     StorageError,
     migrate,
     open_database,
@@ -104,6 +105,37 @@ def test_writers_that_read_first_do_not_lose_each_others_work(database: Database
         thread.join()
     with database.read() as connection:
         assert connection.execute(sa.select(nonce.c.expires)).scalar_one() == 81
+
+
+def test_a_statement_that_was_compiled_belongs_to_the_transaction(database: Database) -> None:
+    insert = Statement(sa.insert(nonce))
+    jti = Statement(sa.select(nonce.c.jti).where(nonce.c.sender == sa.bindparam("who")).order_by(nonce.c.jti))
+    with pytest.raises(KeyError), database.write() as connection:
+        assert insert.run(connection, ROW) == []
+        raise KeyError
+    with database.write() as connection:
+        insert.run_each(connection, [{**ROW, "jti": one} for one in ("a", "b")])
+    with database.read() as reading:
+        assert jti.run(reading, {"who": "iasi"}) == [("a",), ("b",)]
+        with database.write() as connection:
+            insert.run(connection, {**ROW, "jti": "c"})
+        assert len(jti.run(reading, {"who": "iasi"})) == 2
+    with database.read() as reading:
+        assert len(jti.run(reading, {"who": "iasi"})) == 3
+
+
+def test_a_statement_that_fails_says_so_without_its_values(database: Database) -> None:
+    insert = Statement(sa.insert(nonce))
+    secret = {**ROW, "sender": "1800101070011"}
+    for run in (lambda one: insert.run(one, secret), lambda one: insert.run_each(one, [secret])):
+        with database.write() as connection:
+            connection.execute(sa.delete(nonce))
+            insert.run(connection, secret)
+        with pytest.raises(StorageError) as failed, database.write() as connection:
+            run(connection)
+        assert secret["sender"] not in str(failed.value)
+    with database.write() as connection:
+        assert count(connection) == 1
 
 
 def test_changes_of_many_threads_share_transactions_and_each_gets_its_own_result(database: Database) -> None:
@@ -191,6 +223,22 @@ def test_a_restarted_server_is_used_again(postgresql: str, monkeypatch: pytest.M
     monkeypatch.setattr(storage, "IDLE_S", 0)
     with database.read() as connection:
         assert count(connection) == 0
+    database.close()
+
+
+def test_a_connection_that_broke_under_a_statement_is_not_used_again(postgresql: str) -> None:
+    database = open_database(f"postgresql://{postgresql}/postgres", [])
+    read = Statement(sa.select(sa.func.count()).select_from(nonce))
+    for transaction in (database.read, database.write):
+        with pytest.raises(StorageError), transaction() as connection:
+            read.run(connection)
+            with psycopg.connect(f"postgresql://{postgresql}/postgres", autocommit=True) as killer:
+                killer.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'usmed'"
+                )
+            read.run(connection)
+        with transaction() as connection:
+            assert read.run(connection) == [(0,)]
     database.close()
 
 

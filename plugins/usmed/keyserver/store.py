@@ -20,7 +20,7 @@ from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.ticket import MAXIMUM_IDENTIFIERS
 from usmed.platform.audit_log import append_in
-from usmed.platform.storage import Database
+from usmed.platform.storage import Database, Statement
 
 CHAIN = "usmed.keyserver.migrations"
 HOUR_S = 3600
@@ -53,34 +53,36 @@ def _of_number(patients: sa.TableClause) -> sa.ColumnElement[bool]:
     return sa.and_(patients.c.issuer == sa.bindparam("issuer"), patients.c.value == sa.bindparam("value"))
 
 
-def _counts(asked: sa.TableClause) -> sa.Select[Any]:
+def _counts(asked: sa.TableClause) -> Statement:
     this_hour = sa.case((asked.c.hour == sa.bindparam("hour"), asked.c.patient))
     counted = sa.select(sa.func.count(sa.distinct(this_hour)), sa.func.count(sa.distinct(asked.c.patient)))
-    return counted.where(
-        asked.c.requester == sa.bindparam("requester"),
-        asked.c.patient != sa.bindparam("patient"),
-        asked.c.hour > sa.bindparam("since"),
+    return Statement(
+        counted.where(
+            asked.c.requester == sa.bindparam("requester"),
+            asked.c.patient != sa.bindparam("patient"),
+            asked.c.hour > sa.bindparam("since"),
+        )
     )
 
 
-# Made once: SQLAlchemy recognises a statement by its identity much faster than by its content.
-_LOCK = sa.select(_state.c.id).with_for_update()
-_ENROLMENTS = (
-    sa.select(_enrolment)
+_LOCK = Statement(sa.select(_state.c.id).with_for_update())
+_ENROLMENTS = Statement(
+    sa.select(_enrolment.c.digest, _enrolment.c.hospital, _enrolment.c.token)
     .join_from(_enrolment, _enrolment_patient, _enrolment.c.digest == _enrolment_patient.c.digest)
     .where(_of_number(_enrolment_patient))
 )
-_RECORDS = (
-    sa.select(_record)
+_RECORDS = Statement(
+    sa.select(_record.c.id, _record.c.record, _record.c.kind, _record.c.proved_by)
     .join_from(_record, _record_patient, _record.c.id == _record_patient.c.id)
     .where(_current, _of_number(_record_patient))
 )
 _COUNTS = {emergency: _counts(table) for emergency, table in _ASKED.items()}
-# Both engines' own words: SQLAlchemy compiles its ON CONFLICT anew every time.
 _NOTE = {
-    emergency: sa.text(
-        f"INSERT INTO {table.name} (requester, patient, hour) VALUES (:requester, :patient, :hour)"  # noqa: S608
-        " ON CONFLICT DO NOTHING RETURNING hour"
+    emergency: Statement(
+        sa.text(
+            f"INSERT INTO {table.name} (requester, patient, hour) VALUES (:requester, :patient, :hour)"  # noqa: S608
+            " ON CONFLICT DO NOTHING RETURNING hour"
+        )
     )
     for emergency, table in _ASKED.items()
 }
@@ -151,7 +153,7 @@ class RecordStore:
 
         def locked(connection: sa.Connection) -> T:
             if self._database.is_postgresql:
-                connection.execute(_LOCK)
+                _LOCK.run(connection)
             return change(connection)
 
         return self._database.together(locked)
@@ -162,7 +164,7 @@ class RecordStore:
         with self._database.write() as connection:
             if self._database.is_postgresql:
                 # SQLite has one writer at a time as it is.
-                connection.execute(_LOCK)
+                _LOCK.run(connection)
             yield connection
 
     def take(
@@ -245,7 +247,7 @@ class RecordStore:
         """
         hour = int(now.timestamp()) // HOUR_S
         row = {"requester": requester, "patient": patient_key(patient), "hour": hour}
-        first = connection.execute(_NOTE[emergency], row).first() is not None
+        first = bool(_NOTE[emergency].run(connection, row))
         if hour != self._pruned_in.get(emergency):
             asked = _ASKED[emergency]
             connection.execute(sa.delete(asked).where(asked.c.hour < hour - 48))
@@ -264,7 +266,7 @@ class RecordStore:
         """Return how many patients a hospital asked for in this hour and in the last 24, not counting one."""
         hour = int(now.timestamp()) // HOUR_S
         counted = {"requester": requester, "patient": patient_key(without), "hour": hour, "since": hour - DAY_H}
-        this_hour, day = connection.execute(_COUNTS[emergency], counted).one()
+        [(this_hour, day)] = _COUNTS[emergency].run(connection, counted)
         return int(this_hour), int(day)
 
     def arrived_after(self, since: int, *, limit: int, limit_bytes: int) -> Page:
@@ -351,10 +353,10 @@ def person_in(connection: sa.Connection, patient: Collection[PatientIdentifier])
         asked |= new
         for number in sorted(new):
             named = {"issuer": number.issuer, "value": number.value}
-            for row in connection.execute(_ENROLMENTS, named):
-                enrolments[row.digest] = _read_enrolment(row.hospital, row.token)
-            for row in connection.execute(_RECORDS, named):
-                records[row.id] = _read(row.record, row.kind, row.proved_by)
+            for digest, *enrolment in _ENROLMENTS.run(connection, named):
+                enrolments[digest] = _read_enrolment(*enrolment)
+            for id, *record in _RECORDS.run(connection, named):
+                records[id] = _read(*record)
         known |= {number for one in enrolments.values() for number in one.enrolment.patient}
     return Person(
         frozenset(known), [records[one] for one in sorted(records)], [enrolments[one] for one in sorted(enrolments)]

@@ -21,7 +21,7 @@ from usmed.domain.audit import (
     verify_chain,
 )
 from usmed.domain.canonical import canonical_json
-from usmed.platform.storage import Database, StorageError
+from usmed.platform.storage import Database, Statement, StorageError
 
 _log = logging.getLogger(__name__)
 
@@ -34,11 +34,10 @@ LINGER_S = 0.1
 _record = sa.table("audit_record", *map(sa.column, ("sequence", "hash", "patient", "content")))
 _head = sa.table("audit_head", *map(sa.column, ("id", "count", "hash")))
 
-# Made once: SQLAlchemy recognises a statement by its identity much faster than by its content.
-_HEAD = sa.select(_head.c.count, _head.c.hash)
-_LOCKED_HEAD = _HEAD.with_for_update()
-_INSERT = sa.insert(_record)
-_ADVANCE = sa.update(_head).values(count=sa.bindparam("new_count"), hash=sa.bindparam("new_hash"))
+_read_of_head = sa.select(_head.c.count, _head.c.hash)
+_HEAD, _LOCKED_HEAD = Statement(_read_of_head), Statement(_read_of_head.with_for_update())
+_INSERT = Statement(sa.insert(_record))
+_ADVANCE = Statement(sa.update(_head).values(count=sa.bindparam("new_count"), hash=sa.bindparam("new_hash")))
 
 
 type CanonicalEvent = tuple[bytes, str]
@@ -200,18 +199,17 @@ def _append(connection: sa.Connection, events: Sequence[CanonicalEvent]) -> int:
                 "content": record.content.decode("utf-8"),
             }
         )
-    connection.execute(_INSERT, rows)
-    connection.execute(_ADVANCE, {"new_count": head.count, "new_hash": head.hash})
+    _INSERT.run_each(connection, rows)
+    _ADVANCE.run(connection, {"new_count": head.count, "new_hash": head.hash})
     return first
 
 
 def _read_head(connection: sa.Connection, *, lock: bool = False) -> ChainHead:
-    row = connection.execute(_LOCKED_HEAD if lock else _HEAD).one_or_none()
-    if row is None:
+    rows = (_LOCKED_HEAD if lock else _HEAD).run(connection)
+    if not rows:
         # The migration made it: somebody has removed it.
         raise StorageError("the audit log's head is missing")
-    count, digest = row
-    return ChainHead(count, digest)
+    return ChainHead(*rows[0])
 
 
 def _hash_at(connection: sa.Connection, sequence: int) -> str:

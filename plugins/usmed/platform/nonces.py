@@ -5,16 +5,17 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from usmed.domain.request_signature import CLOCK_TOLERANCE
-from usmed.platform.storage import Database
+from usmed.platform.storage import Database, Statement
 
 MEMORY = 2 * CLOCK_TOLERANCE
 """How long a nonce is remembered after it was issued: both clocks may be off by the tolerance."""
 
 _nonce = sa.table("nonce", sa.column("sender"), sa.column("jti"), sa.column("expires"))
 
-# Both engines' own words: SQLAlchemy compiles its ON CONFLICT anew every time, which takes longer than the insert.
-_ACCEPT = sa.text(
-    "INSERT INTO nonce (sender, jti, expires) VALUES (:sender, :jti, :expires) ON CONFLICT DO NOTHING RETURNING jti"
+_ACCEPT = Statement(
+    sa.text(
+        "INSERT INTO nonce (sender, jti, expires) VALUES (:sender, :jti, :expires) ON CONFLICT DO NOTHING RETURNING jti"
+    )
 )
 
 
@@ -48,6 +49,6 @@ class NonceStore:
             if prune:
                 self._pruned_at = now
                 connection.execute(sa.delete(_nonce).where(_nonce.c.expires < int(now.timestamp())))
-            return connection.execute(_ACCEPT, row).first() is not None
+            return bool(_ACCEPT.run(connection, row))
 
         return self._database.together(take)

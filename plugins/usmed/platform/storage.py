@@ -9,15 +9,27 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from importlib.resources import files
 from typing import Any, cast
 
-from sqlalchemy import Connection, Engine, String, TableClause, column, create_engine, event, inspect, select, text
+from sqlalchemy import (
+    ClauseElement,
+    Connection,
+    Engine,
+    String,
+    TableClause,
+    column,
+    create_engine,
+    event,
+    inspect,
+    select,
+    text,
+)
 from sqlalchemy import table as sql_table
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, Dialect, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -33,6 +45,7 @@ IDLE_S = 1.0
 """A connection that was not used for longer is checked before it is used again."""
 
 _WRITING = "usmed_writing"
+_NO_VALUES: Mapping[str, Any] = {}
 # Alembic keeps the migration that runs in module globals.
 _migrating = threading.Lock()
 
@@ -46,6 +59,11 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._writing = engine.execution_options(**{_WRITING: True})
+        self._reading = engine
+        if self.is_postgresql:
+            # SQLite's deferred transaction is a snapshot already.
+            self._reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         # SQLite's own queue for its one writer is a series of naps, the longest of 100 ms.
         self._writer = nullcontext() if self.is_postgresql else _Turn()
         self._jobs: deque[_Job] = deque()
@@ -71,10 +89,9 @@ class Database:
         Raises:
             StorageError: the database fails.
         """
-        with _translated(), self._engine.connect() as connection:
-            if self.is_postgresql:
-                # SQLite's deferred transaction is a snapshot already. (`execution_options` changes in place.)
-                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        with _translated(), self._reading.connect() as connection:
+            # Nobody commits it.
+            connection.begin()
             yield connection
 
     @contextmanager
@@ -87,10 +104,8 @@ class Database:
         Raises:
             StorageError: the database fails.
         """
-        with self._writer, _translated(), self._engine.connect() as connection:
-            connection.execution_options(**{_WRITING: True})
-            with connection.begin():
-                yield connection
+        with self._writer, _translated(), self._writing.begin() as connection:
+            yield connection
 
     def together[T](self, change: Callable[[Connection], T]) -> T:
         """Make a small change, durably, in one transaction with those that other threads want at the same moment.
@@ -132,6 +147,49 @@ class Database:
     def close(self) -> None:
         """Close the pooled connections."""
         self._engine.dispose()
+
+
+class Statement:
+    """A statement that runs with every request: compiled once, then run by the engine's own driver.
+
+    On its way through SQLAlchemy a statement takes ten times as long as the database needs for it.
+
+    Args:
+        statement: SQLAlchemy Core, or `text`; every value in it is a parameter that is bound when it runs.
+    """
+
+    def __init__(self, statement: ClauseElement) -> None:
+        self._statement = statement
+        self._compiled: dict[str, str] = {}
+
+    def run(self, connection: Connection, values: Mapping[str, Any] = _NO_VALUES) -> list[tuple[Any, ...]]:
+        """Run it in the transaction of a connection that `Database` gave; return its rows, if it has any.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute(self._text(connection.dialect), values)
+            return list(cursor.fetchall()) if cursor.description else []
+        except connection.dialect.loaded_dbapi.Error as error:
+            raise _failure(error) from error
+
+    def run_each(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run it once for each of many rows of values.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        try:
+            connection.connection.cursor().executemany(self._text(connection.dialect), rows)
+        except connection.dialect.loaded_dbapi.Error as error:
+            raise _failure(error) from error
+
+    def _text(self, dialect: Dialect) -> str:
+        if dialect.name not in self._compiled:
+            self._compiled[dialect.name] = str(self._statement.compile(dialect=dialect))
+        return self._compiled[dialect.name]
 
 
 class _Job:
@@ -232,7 +290,10 @@ def _parse(url: str) -> URL:
 
 def _engine(url: URL) -> Engine:
     if url.drivername == "sqlite":
-        engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S}, pool_size=5, max_overflow=30)
+        # Parameters by name, as the PostgreSQL driver has them: see `Statement`.
+        engine = create_engine(
+            url, paramstyle="named", connect_args={"timeout": BUSY_TIMEOUT_S}, pool_size=5, max_overflow=30
+        )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -285,7 +346,10 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     writing = connection.get_execution_options().get(_WRITING, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+    (_BEGIN_IMMEDIATE if writing else _BEGIN).run(connection)
+
+
+_BEGIN, _BEGIN_IMMEDIATE = Statement(text("BEGIN")), Statement(text("BEGIN IMMEDIATE"))
 
 
 @contextmanager
@@ -293,8 +357,12 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        # The engine's own message, its first line only: the rest can repeat values, which may be patients'.
-        message = str(error.orig).strip().partition("\n")[0]
-        raise StorageError(f"the database failed: {message}") from error
+        raise _failure(error.orig) from error
     except PoolTimeoutError as error:
         raise StorageError("too many queries at once: no connection to the database became free") from error
+
+
+def _failure(error: BaseException | None) -> StorageError:
+    # The engine's own message, its first line only: the rest can repeat values, which may be patients'.
+    message = str(error).strip().partition("\n")[0]
+    return StorageError(f"the database failed: {message}")

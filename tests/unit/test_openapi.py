@@ -21,8 +21,34 @@ LEAVES = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@given(LEAVES, VALUES)
-@settings(max_examples=500, deadline=None)
+SCHEMAS = st.recursive(
+    LEAVES | st.just({}) | st.fixed_dictionaries({"enum": st.just(["a", 1])}),
+    lambda inner: (
+        st.fixed_dictionaries(
+            {"type": st.just("array")},
+            optional={
+                "items": inner, "minItems": st.integers(0, 2), "maxItems": st.integers(0, 2),
+                "uniqueItems": st.just(True),
+            },
+        )
+        | st.fixed_dictionaries(
+            {
+                "type": st.just("object"), "properties": st.dictionaries(st.sampled_from("ab"), inner),
+                "required": st.lists(st.sampled_from("abc"), max_size=2, unique=True),
+                "additionalProperties": st.booleans() | inner,
+            },
+            optional={"maxProperties": st.integers(0, 2)},
+        )
+    ),
+    max_leaves=4,
+)  # fmt: skip
+DOCUMENTS = st.recursive(
+    VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3)
+)
+
+
+@given(SCHEMAS, DOCUMENTS)
+@settings(max_examples=1000, deadline=None)
 def test_what_plainly_fits_does_fit(schema: dict[str, Any], value: Any) -> None:
     if _fits(schema, value):
         jsonschema.Draft202012Validator(schema).validate(value)
@@ -31,7 +57,10 @@ def test_what_plainly_fits_does_fit(schema: dict[str, Any], value: Any) -> None:
 @pytest.mark.parametrize(
     ("schema", "value"),
     [({"type": "string"}, ""), ({"type": "string", "minLength": 1, "maxLength": 2}, "ța"), ({"type": "integer"}, 0),
-     ({"type": "integer", "minimum": 0, "maximum": 0}, 0)],
+     ({"type": "integer", "minimum": 0, "maximum": 0}, 0), ({"enum": ["TREAT", "ETREAT"]}, "TREAT"), ({}, [1.5]),
+     ({"type": "array", "items": {"type": "integer"}, "minItems": 1, "maxItems": 2}, [1, 2]),
+     ({"type": "object", "properties": {"a": {"type": "string"}, "b": {}}, "required": ["a"],
+       "additionalProperties": False}, {"a": ""})],
 )  # fmt: skip
 def test_what_is_most_common_is_plain(schema: dict[str, Any], value: Any) -> None:
     assert _fits(schema, value)

@@ -53,8 +53,11 @@ class Description:
         Raises:
             InvalidRequestError: it does not fit.
         """
+        validator = self._validator(schema)
+        if _fits(validator.schema, body):
+            return
         # A list of a hundred thousand wrong things is not looked through to its end.
-        faults = sorted(islice(self._validator(schema).iter_errors(body), MOST_FAULTS), key=lambda one: one.json_path)
+        faults = sorted(islice(validator.iter_errors(body), MOST_FAULTS), key=lambda one: one.json_path)
         if faults:
             raise InvalidRequestError([f"{fault.json_path}: {fault.message[:200]}" for fault in faults])
 
@@ -80,20 +83,38 @@ class Description:
 
 
 def _fits(schema: dict[str, Any], value: Any) -> bool:
-    """Tell whether it is plain that a value fits: a text or a number within bounds. No means: look closely.
+    """Tell whether it is plain that a value fits: what is known here by heart. No means: ask the library.
 
-    The library takes 10 microseconds for each value, and every ticket has ten of them.
+    The library takes 10 microseconds for each value, and every ticket has twenty of them.
     """
-    kind = type(value)
-    if kind is str and schema.get("type") == "string" and schema.keys() <= _TEXT:
+    if not schema:
+        return True
+    kind, keywords = type(value), schema.keys()
+    if kind is str and schema.get("type") == "string" and keywords <= _TEXT:
         size = len(value)
         return bool(schema.get("minLength", size) <= size <= schema.get("maxLength", size))
-    if kind is int and schema.get("type") == "integer" and schema.keys() <= _NUMBER:
+    if kind is str and keywords == _CHOICE:
+        return value in schema["enum"]
+    if kind is int and schema.get("type") == "integer" and keywords <= _NUMBER:
         return bool(schema.get("minimum", value) <= value <= schema.get("maximum", value))
+    if kind is list and schema.get("type") == "array" and keywords <= _LIST:
+        size, inner = len(value), schema.get("items", {})
+        return schema.get("minItems", size) <= size <= schema.get("maxItems", size) and all(
+            _fits(inner, one) for one in value
+        )
+    if kind is dict and schema.get("type") == "object" and keywords == _OBJECT:
+        members = schema["properties"]
+        return (
+            schema["additionalProperties"] is False
+            and value.keys() <= members.keys()
+            and value.keys() >= set(schema["required"])
+            and all(_fits(members[name], one) for name, one in value.items())
+        )
     return False
 
 
-_TEXT, _NUMBER = {"type", "minLength", "maxLength"}, {"type", "minimum", "maximum"}
+_TEXT, _NUMBER, _CHOICE = {"type", "minLength", "maxLength"}, {"type", "minimum", "maximum"}, {"enum"}
+_LIST, _OBJECT = {"type", "minItems", "maxItems", "items"}, {"type", "properties", "required", "additionalProperties"}
 
 
 def _properties(validator: Any, properties: dict[str, Any], instance: Any, _schema: Any) -> Iterator[Any]:

@@ -42,9 +42,16 @@ def _is_plain(value: Any) -> bool:
     if kind is str or value is None or kind is bool:
         return True
     if kind is dict:
-        return all(type(name) is str and name.isascii() and _is_plain(one) for name, one in value.items())
+        # Loops, because this looks at every value that is signed: a generator takes twice as long.
+        for name, one in value.items():  # noqa: SIM110
+            if not (type(name) is str and name.isascii() and _is_plain(one)):
+                return False
+        return True
     if kind is list:
-        return all(map(_is_plain, value))
+        for one in value:  # noqa: SIM110
+            if not _is_plain(one):
+                return False
+        return True
     return kind is int and -(2**53) < value < 2**53
 
 

@@ -44,7 +44,6 @@ MIGRATION_LOCK = 0x75736D6564
 IDLE_S = 1.0
 """A connection that was not used for longer is checked before it is used again."""
 
-_WRITING = "usmed_writing"
 _NO_VALUES: Mapping[str, Any] = {}
 # Alembic keeps the migration that runs in module globals.
 _migrating = threading.Lock()
@@ -59,7 +58,6 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._writing = engine.execution_options(**{_WRITING: True})
         self._reading = engine
         if self.is_postgresql:
             # SQLite's deferred transaction is a snapshot already.
@@ -92,6 +90,8 @@ class Database:
         with _translated(), self._reading.connect() as connection:
             # Nobody commits it.
             connection.begin()
+            if not self.is_postgresql:
+                _BEGIN.run(connection)
             yield connection
 
     @contextmanager
@@ -104,7 +104,9 @@ class Database:
         Raises:
             StorageError: the database fails.
         """
-        with self._writer, _translated(), self._writing.begin() as connection:
+        with self._writer, _translated(), self._engine.begin() as connection:
+            if not self.is_postgresql:
+                _BEGIN_IMMEDIATE.run(connection)
             yield connection
 
     def together[T](self, change: Callable[[Connection], T]) -> T:
@@ -190,6 +192,10 @@ class Statement:
         if dialect.name not in self._compiled:
             self._compiled[dialect.name] = str(self._statement.compile(dialect=dialect))
         return self._compiled[dialect.name]
+
+
+# SQLite's driver is told to begin no transaction of its own.
+_BEGIN, _BEGIN_IMMEDIATE = Statement(text("BEGIN")), Statement(text("BEGIN IMMEDIATE"))
 
 
 class _Job:
@@ -295,7 +301,6 @@ def _engine(url: URL) -> Engine:
             url, paramstyle="named", connect_args={"timeout": BUSY_TIMEOUT_S}, pool_size=5, max_overflow=30
         )
         event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
         return engine
     engine = create_engine(
         url,
@@ -332,7 +337,7 @@ def _check_idle(connection: Any, record: ConnectionPoolEntry, _proxy: object) ->
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # Transactions are begun below; the driver must not begin or commit any of its own.
+    # `Database` begins transactions; the driver must not begin or commit any of its own.
     connection.isolation_level = None
     for pragma in (
         "journal_mode = WAL",  # readers and the writer do not wait for each other
@@ -342,14 +347,6 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
         "foreign_keys = ON",
     ):
         connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    writing = connection.get_execution_options().get(_WRITING, False)
-    (_BEGIN_IMMEDIATE if writing else _BEGIN).run(connection)
-
-
-_BEGIN, _BEGIN_IMMEDIATE = Statement(text("BEGIN")), Statement(text("BEGIN IMMEDIATE"))
 
 
 @contextmanager

@@ -3,12 +3,15 @@
 import atexit
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from wsgiref.types import WSGIApplication
 
 from usmed import __version__
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
+from usmed.domain.errors import TransportError
 from usmed.domain.region import HUB
 from usmed.hub.app import create_app
 from usmed.hub.locator import Locator
@@ -18,11 +21,13 @@ from usmed.hub.services import Services
 from usmed.hub.settings import HubSettings, load_settings
 from usmed.hub.tables import CHAIN
 from usmed.platform.audit_log import AuditLog
+from usmed.platform.deliveries import Deliveries
+from usmed.platform.delivery_store import DeliveryStore
 from usmed.platform.environment import REGION_FILE
 from usmed.platform.nonces import NonceStore
 from usmed.platform.region_store import RegionStore
 from usmed.platform.region_watch import RegionWatcher
-from usmed.platform.signed_http import Identity, SignedGuard
+from usmed.platform.signed_http import Identity, Post, SignedClient, SignedGuard
 from usmed.platform.storage import Database, open_database
 from usmed.platform.unavailable import while_storage_answers
 
@@ -31,6 +36,14 @@ OPEN_POSTS = frozenset({"/v1/region/publish"})
 """What is published carries its own authorization: signatures of the region's administrators."""
 
 STOP_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wired:
+    """A hub that is put together: what answers, and what brings to others."""
+
+    application: WSGIApplication
+    deliveries: Deliveries
 
 
 def create_application() -> WSGIApplication:
@@ -49,18 +62,23 @@ def create_application() -> WSGIApplication:
 
     regions = RegionStore(database, audit, clock, agent=HUB, file=settings.region)
     watcher = RegionWatcher(regions, Path(os.environ[REGION_FILE]), {})
+    client = SignedClient(Identity(HUB, settings.key), regions.current, clock, connections_per_member=2)
+    wired = wire(settings, database, audit, clock, regions, client.post)
 
     def stop() -> None:
+        # First, so that a delivery under way ends; it is on disk and goes on after the next start.
+        client.close()
+        wired.deliveries.stop(STOP_S)
         watcher.stop(STOP_S)
         _note(audit, clock(), "stopped")
         audit.close()
         database.close()
 
-    application = build(settings, database, audit, clock, regions)
     _note(audit, clock(), "started")
     watcher.start()
+    wired.deliveries.start()
     atexit.register(stop)
-    return application
+    return wired.application
 
 
 def build(
@@ -70,8 +88,25 @@ def build(
     clock: Callable[[], datetime],
     regions: RegionStore,
 ) -> WSGIApplication:
-    """Put the hub together from its parts."""
+    """Put a hub together that answers and brings nothing to anybody."""
+    return wire(settings, database, audit, clock, regions, _nobody).application
+
+
+def _nobody(member_id: str, path: str, document: Any, *, deadline_s: float, limit_bytes: int) -> Any:
+    raise TransportError(f"{member_id} is not asked")
+
+
+def wire(
+    settings: HubSettings,
+    database: Database,
+    audit: AuditLog,
+    clock: Callable[[], datetime],
+    regions: RegionStore,
+    post: Post,
+) -> Wired:
+    """Put the hub together from its parts; `post` is how it reaches the others."""
     region = regions.current
+    deliveries = Deliveries(own=HUB, region=region, store=DeliveryStore(database), post=post, clock=clock)
     app = create_app(
         Services(
             database=database,
@@ -100,7 +135,7 @@ def build(
         open_posts=OPEN_POSTS,
         refused=refused,
     )
-    return while_storage_answers(guard)
+    return Wired(while_storage_answers(guard), deliveries)
 
 
 def _note(audit: AuditLog, now: datetime, what: str) -> None:

@@ -250,6 +250,11 @@ class Hub:
         self.process: Process | None = None
         self.region_file = Path()
 
+    @property
+    def portal(self) -> str:
+        """Return where patients find the portal: under a name, because browsers bind passkeys to names."""
+        return f"https://localhost:{self.port}"
+
     def member(self) -> dict[str, Any]:
         """Return the hub's entry of the region manifest."""
         return {
@@ -352,6 +357,7 @@ class Region:
             "expires": (now + life).isoformat(timespec="seconds"),
             "national_number": {"issuer": NATIONAL_ISSUER, "kind": "ro.cnp"},
             "hub": self.hub.member(),
+            "portal": {"address": self.hub.portal},
             "hospitals": list(hospitals),
             "threshold": self.threshold,
             "key_servers": [one.member() for one in self.key_servers.values()],

@@ -29,6 +29,7 @@ CNP = "1630615123457"
 """A valid national number: a man born on 1963-06-15."""
 LIMIT_BYTES = 1 << 20
 REMOTE_ADDRESS = "192.0.2.7"
+PORTAL = "https://portal.example"
 HOSPITALS = {"iasi": ["SF-SPIRIDON", "SF-MARIA"], "bacau": ["BACAU"], "suceava": ["SUCEAVA"]}
 
 
@@ -171,7 +172,7 @@ def running_region(database_url: str) -> Iterator[Region]:
         "name": "Regiunea Moldova",
         "issued": "2026-11-21T10:00:00Z",
         "national_number": {"issuer": "RO-CNP", "kind": "ro.cnp"},
-        "portal": {"address": "https://portal.example"},
+        "portal": {"address": PORTAL},
         "hub": {"address": "https://hub:8443", "public_key": public_key_text(keys[HUB])},
         "hospitals": [
             {
@@ -192,7 +193,8 @@ def running_region(database_url: str) -> Iterator[Region]:
     audit = AuditLog(database)
     file = RegionFile(manifest, signed)
     settings = HubSettings(database_url, file, keys[HUB], LIMIT_BYTES)
-    client = Client(build(settings, database, audit, clock, RegionStore(database, audit, clock, agent=HUB, file=file)))
+    regions = RegionStore(database, audit, clock, agent=HUB, file=file)
+    client = Client(build(settings, database, audit, clock, regions))
     try:
         yield Region(manifest, keys, clock, database, audit, client)
     finally:

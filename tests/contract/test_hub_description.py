@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import jsonschema
 import yaml
@@ -60,6 +61,26 @@ def test_answers_have_the_described_form(region: Region) -> None:
         ("iasi", "/v1/region/after", {}, 400),
         ("hub", "/v1/consents/changes", {"since": 0}, 403),
     ]
+    invitation = {
+        "id": str(uuid4()),
+        "code_sha256": "0" * 64,
+        "patient": [{"issuer": "RO-CNP", "value": CNP}],
+        "birth_date": "19630615",
+        "guardian": {"basis": "court", "until": 4_000_000_000},
+    }
+    asked = {"id": str(uuid4()), "identifier": {"issuer": "RO-CNP", "value": CNP}, "purpose": "TREAT"}
+    asked |= {"department": "Radiologie", "role": "medic"}
+    exchanges += [
+        ("iasi", "/v1/enrolments/invite", invitation, 200),
+        ("iasi", "/v1/enrolments/invite", {**invitation, "birth_date": "19630616"}, 400),
+        ("iasi", "/v1/enrolments/state", {"id": invitation["id"]}, 200),
+        ("bacau", "/v1/enrolments/state", {"id": invitation["id"]}, 403),
+        ("iasi", "/v1/enrolments/cancel", {"id": invitation["id"]}, 200),
+        ("iasi", "/v1/requests", asked, 200),
+        ("iasi", "/v1/requests/state", {"ids": [asked["id"], str(uuid4())]}, 200),
+        ("iasi", "/v1/accesses", {"accesses": []}, 200),
+        ("hub", "/v1/accesses", {"accesses": []}, 403),
+    ]
     given = region.permit("RO-CNP", CNP)
     for sender, path, document, status in exchanges:
         answer = region.send(sender, path, canonical_json(document))
@@ -74,6 +95,8 @@ def test_answers_have_the_described_form(region: Region) -> None:
 def test_examples_are_accepted(region: Region) -> None:
     (record,) = DESCRIPTION.document["components"]["schemas"]["StudyRecord"]["examples"]
     region.feed("iasi", record)
+    (access,) = DESCRIPTION.document["components"]["schemas"]["AccessRecord"]["examples"]
+    assert region.post("iasi", "/v1/accesses", {"accesses": [access]}) == {"taken": 1}
 
 
 def test_the_reference_names_every_operation() -> None:

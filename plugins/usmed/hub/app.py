@@ -2,20 +2,21 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from usmed import __version__
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.canonical import canonical_json, parse_json
 from usmed.domain.consent import Purpose
-from usmed.domain.errors import ConfigurationError, PeerDataError
+from usmed.domain.errors import ConfigurationError, PeerDataError, RefusedError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.region import Hospital
 from usmed.domain.study_record import parse_identifier
-from usmed.hub import fhir
+from usmed.hub import fhir, patients
 from usmed.hub.callers import NotAHospitalError, calling_hospital, calling_member
 from usmed.hub.description import DESCRIPTION
 from usmed.hub.locator import FeedResult
@@ -49,6 +50,8 @@ def create_app(services: Services) -> Flask:
     post("/v1/resolve", "ResolveRequest", _resolve)
     post("/v1/consents/changes", "ChangesRequest", _consent_changes)
     post("/v1/consents/records", "RecordsRequest", _consent_records)
+    for path, schema, operation in patients.OPERATIONS:
+        post(path, schema, partial(_patients, operation))
 
     app.register_blueprint(fhir.create_fhir(services), url_prefix=fhir.PATH)
     publishing = threading.Lock()
@@ -85,6 +88,7 @@ def create_app(services: Services) -> Flask:
     app.register_error_handler(InvalidRequestError, lambda error: _error(400, "bad-request", str(error), error.faults))
     app.register_error_handler(NotJsonError, lambda error: _error(415, "not-json", str(error)))
     app.register_error_handler(NotAHospitalError, lambda error: _error(403, "forbidden", str(error)))
+    app.register_error_handler(RefusedError, _refused)
     app.register_error_handler(PeerDataError, lambda error: _error(400, "bad-request", str(error)))
     app.register_error_handler(
         StorageError, lambda error: _error(503, "unavailable", "the database does not answer; try again later")
@@ -101,7 +105,7 @@ def create_app(services: Services) -> Flask:
                     AuditEventType.REFUSED,
                     verified.sender if verified else request.remote_addr or "",
                     outcome=Outcome.DENIED,
-                    reason=f"{response.status_code} {request.method} {request.path}",
+                    reason=f"{response.status_code} {request.method} {request.path} {g.get('code', '')}".rstrip(),
                 )
             ).wait()
         return response
@@ -143,6 +147,10 @@ def _consent_changes(services: Services, hospital: Hospital, body: dict[str, Any
     return {"changes": [{"identifiers": [_identifier(one)]} for one in numbers], "cursor": cursor}
 
 
+def _patients(operation: patients.Operation, services: Services, hospital: Hospital, body: dict[str, Any]) -> Any:
+    return operation(services.patients, hospital, body)
+
+
 def _checked(schema: str, limit_bytes: int) -> dict[str, Any]:
     """Return the body of the request if it is what the schema says.
 
@@ -171,6 +179,12 @@ def _json(status: int, document: Any) -> Response:
 
 def _error(status: int, code: str, message: str, details: list[str] | None = None) -> Response:
     return Response(error_body(code, message, details or ()), status=status, content_type="application/json")
+
+
+def _refused(error: RefusedError) -> Response:
+    # For the audit record of it.
+    g.code = error.code
+    return _error(403, error.code, str(error))
 
 
 def _http_error(error: HTTPException) -> Response:

@@ -29,9 +29,20 @@ CHANGES = 500
 
 
 class Registry:
-    """The use cases of consents and enrolments."""
+    """The use cases of consents and enrolments.
 
-    def __init__(self, database: Database, region: Callable[[], RegionManifest], clock: Callable[[], datetime]) -> None:
+    Args:
+        enrolled: told of every new enrolment, in the transaction that keeps it.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        region: Callable[[], RegionManifest],
+        clock: Callable[[], datetime],
+        enrolled: Callable[[Connection, Enrolment], None] = lambda _connection, _enrolment: None,
+    ) -> None:
+        self._on_enrolled = enrolled
         self._database = database
         self._region = region
         self._clock = clock
@@ -81,6 +92,7 @@ class Registry:
             if fault := one_person_fault(numbers, region.national_number):
                 raise PeerDataError(fault)
             if enrolments.save(connection, enrolment, token):
+                self._on_enrolled(connection, enrolment)
                 append_in(connection, [_enrolled(enrolment, sender, now)])
 
     def _credentials(self, number: PatientIdentifier) -> list[Credential]:

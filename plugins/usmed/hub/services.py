@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from usmed.hub.locator import Locator
+from usmed.hub.patients import Patients
 from usmed.hub.registry import Registry
 from usmed.hub.resolve import Resolver
 from usmed.platform.audit_log import AuditLog
@@ -21,6 +22,7 @@ class Services:
     locator: Locator
     registry: Registry
     resolver: Resolver
+    patients: Patients
     regions: RegionStore
     clock: Callable[[], datetime]
     limit_bytes: int

@@ -13,9 +13,13 @@ from usmed import __version__
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.errors import TransportError
 from usmed.domain.region import HUB
+from usmed.hub.accesses import Accesses
 from usmed.hub.app import create_app
+from usmed.hub.invitations import Invitations
 from usmed.hub.locator import Locator
+from usmed.hub.patients import Patients
 from usmed.hub.registry import Registry
+from usmed.hub.requests import Requests
 from usmed.hub.resolve import Resolver
 from usmed.hub.services import Services
 from usmed.hub.settings import HubSettings, load_settings
@@ -107,13 +111,19 @@ def wire(
     """Put the hub together from its parts; `post` is how it reaches the others."""
     region = regions.current
     deliveries = Deliveries(own=HUB, region=region, store=DeliveryStore(database), post=post, clock=clock)
+    patients = Patients(
+        Invitations(database, region, clock),
+        Requests(database, region, clock),
+        Accesses(database, region, clock),
+    )
     app = create_app(
         Services(
             database=database,
             audit=audit,
             locator=Locator(database, region, clock),
-            registry=Registry(database, region, clock),
+            registry=Registry(database, region, clock, patients.invitations.enrolled),
             resolver=Resolver(database, audit, region, clock),
+            patients=patients,
             regions=regions,
             clock=clock,
             limit_bytes=settings.limit_bytes,

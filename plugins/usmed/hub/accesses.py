@@ -1,0 +1,236 @@
+"""Who had what of a patient's: told by the hospitals that gave it, shown to the patient on the portal.
+
+A source speaks of itself only: whoever sends is the source. It is not proof, which is in the audit logs at both ends.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import batched
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
+from usmed.domain.canonical import canonical_json, parse_json, sha256_hex
+from usmed.domain.consent import Purpose
+from usmed.domain.errors import PeerDataError
+from usmed.domain.identifiers import PatientIdentifier, is_uid
+from usmed.domain.region import Hospital, RegionManifest
+from usmed.domain.study_record import parse_identifier
+from usmed.hub.tables import SLICE, chart, insert, names, number
+from usmed.platform.audit_log import append_in
+from usmed.platform.storage import Database
+
+KEPT = timedelta(days=3653)
+"""Ten years."""
+
+CLOCK_TOLERANCE = timedelta(seconds=60)
+PRUNED_EVERY = timedelta(hours=1)
+MOST_CONSENTS = 100
+LONGEST_TEXT = 64
+LARGEST = 2**53 - 1
+MOST_SHOWN = 500
+_LIMIT_BYTES = 16384
+
+_MEMBERS = {"sequence", "at", "patient", "recipient", "role", "purpose", "study_instance_uid", "consents"}
+_COLUMNS = "id source sequence sha256 issuer value at recipient role purpose study_instance_uid consents"
+_access = sa.table("patient_access", *map(sa.column, _COLUMNS.split()))
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One release of one study.
+
+    Attributes:
+        id: names it in `Accesses.of`.
+        at: aware UTC, as the source says.
+        source: the hospital that gave it.
+        recipient, role: who received it: the hospital, and what the person who asked is there.
+        purpose: purpose of use.
+        patient: the number it was asked by.
+        consents: ids of the consents it rested on; none in an emergency.
+    """
+
+    id: int
+    at: datetime
+    source: str
+    recipient: str
+    role: str
+    purpose: Purpose
+    study_instance_uid: str
+    patient: PatientIdentifier
+    consents: tuple[str, ...]
+
+
+class Accesses:
+    """The use cases.
+
+    Args:
+        kept: how long an access is shown.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        region: Callable[[], RegionManifest],
+        clock: Callable[[], datetime],
+        kept: timedelta = KEPT,
+    ) -> None:
+        self._database = database
+        self._region = region
+        self._clock = clock
+        self._kept = kept
+        self._pruned_at: datetime | None = None
+
+    def take(self, source: Hospital, documents: Sequence[Any]) -> int:
+        """Keep what a source has given away; return how many of these are held now, also from before.
+
+        Args:
+            documents: as `openapi.yaml` has them (AccessRecord). One that is wrong does not hold up the others: it is
+                left out, which is in the audit log. The same one sent again is kept once. Another one under a
+                sequence number that was there is kept beside it: a node that was restored from a backup counts
+                anew, and the patient is to hear of what it gives then, too.
+        """
+        now = self._clock()
+        rows, problems = [], []
+        for document in documents:
+            try:
+                rows.append(_row(source.id, document, now))
+            except PeerDataError as error:
+                problems.append(str(error))
+        with self._database.write() as connection:
+            speakable = self._speakable(connection, source, {_patient(one) for one in rows})
+            foreign = [one for one in rows if _patient(one) not in speakable]
+            if foreign:
+                problems.append(f"{len(foreign)} of patients whom {source.id} has no number of")
+            taken = [one for one in rows if _patient(one) in speakable]
+            if taken:
+                # In one order, so that two senders of the same never wait for each other.
+                ordered = sorted(taken, key=lambda one: (one["sequence"], one["sha256"]))
+                connection.execute(insert(connection, _access).on_conflict_do_nothing(), ordered)
+            self._prune(connection, now)
+            left_out = len(documents) - len(taken)
+            event = AuditEvent(
+                now,
+                AuditEventType.FEED,
+                source.id,
+                outcome=Outcome.PARTIAL if left_out else Outcome.SUCCESS,
+                reason="; ".join(problems[:5]),
+                detail={"what": "accesses", "taken": len(taken), "left_out": left_out},
+            )
+            append_in(connection, [event])
+        return len(taken)
+
+    def of(self, numbers: Iterable[PatientIdentifier], limit: int = 100, before: int | None = None) -> list[Access]:
+        """Return accesses to the studies of a patient with these numbers, the newest first.
+
+        Args:
+            limit: the most that are returned, 1 to 500.
+            before: the `id` of the last one of the page before; None for the first page.
+        """
+        limit = max(1, min(limit, MOST_SHOWN))
+        place = (_access.c.at, _access.c.id)
+        found: list[Access] = []
+        with self._database.read() as connection:
+            where: list[sa.ColumnElement[bool]] = [_access.c.at >= _time(self._clock() - self._kept)]
+            if before is not None:
+                last = connection.execute(sa.select(*place).where(_access.c.id == before)).one_or_none()
+                if last is None:
+                    return []
+                where.append(sa.tuple_(*place) < sa.tuple_(*map(sa.literal, last)))
+            for part in batched(sorted(set(numbers)), SLICE, strict=False):
+                query = sa.select(_access).where(names(_access, part), *where)
+                rows = connection.execute(query.order_by(*(one.desc() for one in place)).limit(limit))
+                found += [_read(row) for row in rows]
+        return sorted(found, key=lambda one: (one.at, one.id), reverse=True)[:limit]
+
+    def _speakable(
+        self, connection: Connection, source: Hospital, patients: Iterable[PatientIdentifier]
+    ) -> set[PatientIdentifier]:
+        """Return those numbers that the source assigns, or that the index knows for a patient of this hospital."""
+        own = self._region().spoken_for(source.id)
+        speakable = {one for one in patients if one.issuer in own}
+        foreign = sorted(set(patients) - speakable)
+        its_patients = sa.select(chart.c.person).where(chart.c.hospital == source.id)
+        for part in batched(foreign, SLICE, strict=False):
+            known = (
+                sa.select(number.c.issuer, number.c.value)
+                .join_from(number, chart, number.c.chart == chart.c.id)
+                .where(names(number, part), number.c.linked, chart.c.person.in_(its_patients))
+            )
+            speakable |= {PatientIdentifier(*row) for row in connection.execute(known)}
+        return speakable
+
+    def _prune(self, connection: Connection, now: datetime) -> None:
+        if self._pruned_at is None or abs(now - self._pruned_at) > PRUNED_EVERY:
+            self._pruned_at = now
+            connection.execute(sa.delete(_access).where(_access.c.at < _time(now - self._kept)))
+
+
+def _row(source: str, document: Any, now: datetime) -> dict[str, Any]:
+    """Read one access.
+
+    Raises:
+        PeerDataError: it is none; the message names no patient.
+    """
+    if not isinstance(document, dict) or set(document) != _MEMBERS:
+        raise PeerDataError(f"an access has exactly the members {', '.join(sorted(_MEMBERS))}")
+    patient = parse_identifier(document["patient"])
+    sequence, at, purpose = document["sequence"], document["at"], document["purpose"]
+    if type(sequence) is not int or not 0 <= sequence <= LARGEST:
+        raise PeerDataError("sequence is not a whole number from 0")
+    if type(at) is not int or not 0 <= at <= _time(now + CLOCK_TOLERANCE):
+        raise PeerDataError("at is not a time in seconds, or is in the future: check the clocks")
+    if not isinstance(purpose, str) or purpose not in set(Purpose):
+        raise PeerDataError("purpose is none that is known")
+    if not is_uid(document["study_instance_uid"]):
+        raise PeerDataError("study_instance_uid is not a UID")
+    consents = document["consents"]
+    if not isinstance(consents, list) or len(consents) > MOST_CONSENTS:
+        raise PeerDataError(f"consents is a list of at most {MOST_CONSENTS} ids")
+    for one in (document["recipient"], *consents):
+        if not _is_text(one) or not one:
+            raise PeerDataError(f"recipient and consents are 1 to {LONGEST_TEXT} printable characters each")
+    if not _is_text(document["role"]):
+        raise PeerDataError(f"role is at most {LONGEST_TEXT} printable characters")
+    return {
+        "source": source,
+        "sequence": sequence,
+        "sha256": sha256_hex(canonical_json(document)),
+        "issuer": patient.issuer,
+        "value": patient.value,
+        "at": at,
+        "recipient": document["recipient"],
+        "role": document["role"],
+        "purpose": purpose,
+        "study_instance_uid": document["study_instance_uid"],
+        "consents": canonical_json(consents).decode("utf-8"),
+    }
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= LONGEST_TEXT and value.isprintable()
+
+
+def _patient(row: dict[str, Any]) -> PatientIdentifier:
+    return PatientIdentifier(row["issuer"], row["value"])
+
+
+def _read(row: Any) -> Access:
+    return Access(
+        id=row.id,
+        at=datetime.fromtimestamp(row.at, UTC),
+        source=row.source,
+        recipient=row.recipient,
+        role=row.role,
+        purpose=Purpose(row.purpose),
+        study_instance_uid=row.study_instance_uid,
+        patient=PatientIdentifier(row.issuer, row.value),
+        consents=tuple(parse_json(row.consents.encode("utf-8"), limit_bytes=_LIMIT_BYTES)),
+    )
+
+
+def _time(moment: datetime) -> int:
+    return int(moment.timestamp())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
+from usmed.domain.audit import AuditEvent, AuditEventType, Detail, Outcome
 from usmed.domain.consent import Decision, Purpose
 from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.identifiers import Naming
@@ -107,7 +107,7 @@ class Outbound:
             return
         refused = []
         for study in studies:
-            decision, ticket_id = self._decide(study, destination.hospital, agent)
+            decision, granted = self._decide(study, destination.hospital, agent)
             self._audit.append(
                 AuditEvent(
                     at=self._clock(),
@@ -118,11 +118,7 @@ class Outbound:
                     study_instance_uid=study.study_instance_uid,
                     outcome=Outcome.SUCCESS if decision.permitted else Outcome.DENIED,
                     reason=decision.reason,
-                    detail={
-                        "consent": decision.consent_id,
-                        "ticket": ticket_id,
-                        "destination": destination.name,
-                    },
+                    detail={**granted, "destination": destination.name},
                 )
             ).wait()
             if not decision.permitted:
@@ -135,12 +131,13 @@ class Outbound:
                 f" Usmed.Own.{destination.kind}.",
             )
 
-    def _decide(self, study: Study, recipient: str | None, agent: str) -> tuple[Decision, str]:
+    def _decide(self, study: Study, recipient: str | None, agent: str) -> tuple[Decision, dict[str, Detail]]:
         try:
             permission = self._permissions.to_send(study, recipient, Purpose.TREAT, agent)
         except RefusedError as error:
-            return Decision(False, "", str(error)), ""
-        return permission.decide(study, self._source(study)), permission.ticket.jti
+            return Decision(False, "", str(error)), {}
+        decision = permission.decide(study, self._source(study))
+        return decision, permission.recorded(study, decision)
 
     def _source(self, study: Study) -> str:
         row = self._pulls.get(study.study_instance_uid)

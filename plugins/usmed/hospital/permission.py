@@ -10,6 +10,7 @@ from typing import Any
 
 from joserfc.jwk import OKPKey
 
+from usmed.domain.audit import Detail
 from usmed.domain.consent import AccessRequest, Decision, Purpose, decide
 from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.identifiers import Naming, PatientIdentifier
@@ -51,7 +52,7 @@ class Permission:
             own = study.identifiers(self.naming)
         except PeerDataError as error:
             return Decision(False, "", str(error))
-        if not any(one in self.ticket.patient and self._counts(one, study) for one in own):
+        if self._number(own, study) is None:
             return Decision(False, "", "the access ticket is another patient's")
         now, facts = self.clock(), study.facts(source)
         if changed := self.changes.overtaken(self.ticket):
@@ -60,6 +61,24 @@ class Permission:
         request = AccessRequest(self.ticket.requester, self.ticket.purpose)
         denied = decide(denials, request, facts, now)
         return denied if denied.consent_id else self.ticket.decide(facts, now)
+
+    def recorded(self, study: Study, decision: Decision) -> dict[str, Detail]:
+        """Return what the audit record of a release tells of the permission. `granted_for` is the number by which the
+        study is the ticket's patient's: by that the patient is told who received it."""
+        try:
+            number = self._number(study.identifiers(self.naming), study)
+        except PeerDataError:
+            number = None
+        return {
+            "consent": decision.consent_id,
+            "ticket": self.ticket.jti,
+            "purpose": self.ticket.purpose.value,
+            "role": self.ticket.staff.role,
+            "granted_for": {"issuer": number.issuer, "value": number.value} if number is not None else None,
+        }
+
+    def _number(self, own: Collection[PatientIdentifier], study: Study) -> PatientIdentifier | None:
+        return next((one for one in own if one in self.ticket.patient and self._counts(one, study)), None)
 
     def _counts(self, number: PatientIdentifier, study: Study) -> bool:
         """Tell whether a number says whose a study is. What an object says of other hospitals' numbers, as one from an

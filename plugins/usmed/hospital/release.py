@@ -169,12 +169,7 @@ class Release:
                 patient=str(one.identifier),
                 study_instance_uid=wanted.study_instance_uid,
                 reason=one.decision.reason,
-                detail={
-                    "consent": one.decision.consent_id,
-                    "ticket": one.permission.ticket.jti,
-                    "instances": len(chosen),
-                    "purpose": wanted.purpose.value,
-                },
+                detail={**one.permission.recorded(one.study, one.decision), "instances": len(chosen)},
             )
         ).wait()
         return self._frames(one, [(index, stored.orthanc_id) for index, stored in chosen])

@@ -15,6 +15,7 @@ from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.errors import ConfigurationError, UsmedError
 from usmed.domain.identifiers import Naming, PatientIdentifier
 from usmed.domain.region import Hospital, RegionManifest
+from usmed.hospital.access_feed import AccessFeed
 from usmed.hospital.archive import Archive
 from usmed.hospital.arrivals import Arrivals
 from usmed.hospital.changes import Changes
@@ -80,6 +81,7 @@ class Node:
     client: SignedClient
     tickets: Tickets
     deliveries: Deliveries
+    accesses: AccessFeed
 
     def start(self) -> None:
         """Start what runs by itself. The listener's port has been taken before."""
@@ -90,12 +92,14 @@ class Node:
         self.fetch.start()
         self.arrivals.start()
         self.deliveries.start()
+        self.accesses.start()
         self.region_watcher.start()
 
     def stop(self) -> None:
         """Stop, losing nothing: what was begun is on disk. Nobody waits any more for another hospital."""
         self.pulls.stop()
         self.deliveries.stop()
+        self.accesses.stop()
         self.region_watcher.stop()
         self.client.close()
         self.arrivals.stop()
@@ -268,6 +272,9 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         archive=archive,
     )
 
+    def has_portal() -> bool:
+        return bool(region_now().portal)
+
     def name_of(hospital_id: str) -> str:
         hospital = region_now().hospitals.get(hospital_id)
         return hospital.name if hospital else hospital_id
@@ -341,6 +348,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         client=client,
         tickets=tickets,
         deliveries=deliveries,
+        accesses=AccessFeed(wanted=has_portal, database=database, client=client),
     )
 
 

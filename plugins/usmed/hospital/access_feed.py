@@ -122,9 +122,7 @@ class AccessFeed:
             "study_instance_uid": event["study_instance_uid"],
             "ticket": event["detail"]["ticket"],
         }
-        return was_said(
-            self._database, before=event["sequence"], patient=event.get("patient", ""), members=members
-        )
+        return was_said(self._database, before=event["sequence"], patient=event.get("patient", ""), members=members)
 
     def _told(self) -> int:
         with self._database.read() as connection:

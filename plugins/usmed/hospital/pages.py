@@ -19,6 +19,8 @@ from usmed.hospital.feed import Feed
 from usmed.hospital.fetch import Fetch
 from usmed.hospital.lookup import FederatedLookup
 from usmed.hospital.page_requests import agent, json_body, text
+from usmed.hospital.patient_request_pages import create_patient_request_pages, offered
+from usmed.hospital.patient_requests import PatientRequests
 from usmed.hospital.pulls import Pulls
 from usmed.hospital.region_panel import RegionPanel, plain_reason
 
@@ -34,12 +36,14 @@ def create_pages(
     feed: Feed,
     desk: Desk,
     emergencies: Emergencies,
+    requests: PatientRequests,
     hospital_name: Callable[[str], str],
 ) -> Flask:
     """Return the application; Orthanc's HTTP server mounts it and has authenticated whoever calls."""
     app = Flask(__name__)
     app.register_blueprint(create_desk_pages(desk), url_prefix="/consents")
     app.register_blueprint(create_emergency_pages(emergencies, naming), url_prefix="/emergencies")
+    app.register_blueprint(create_patient_request_pages(requests, naming), url_prefix="/requests")
 
     @app.errorhandler(UsmedError)
     def failed(error: UsmedError) -> tuple[Response, int]:
@@ -54,29 +58,7 @@ def create_pages(
             answer.headers["Allow"] = ",".join(sorted(error.valid_methods or ()))
         return answer
 
-    # Numbers such as 123/2024 are common.
-    @app.get("/patients/<path:patient_id>")
-    def patient(patient_id: str) -> Response:
-        return jsonify(panel.patient(patient_id, agent(), request.args.get("issuer", "")))
-
-    @app.get("/region")
-    def region() -> Response:
-        return jsonify(panel.named(request.args, agent()))
-
-    @app.get("/orthanc-patients/<resource>")
-    def orthanc_patient(resource: str) -> tuple[Response, int] | Response:
-        studies = archive.parent_studies([resource])
-        if not studies:
-            return jsonify(error="unknown", message="there is no such patient here"), 404
-        own = next((one for one in studies if not one.is_guest), studies[0])
-        return jsonify(panel.patient(own.patient_id, agent(), own.issuer))
-
-    @app.get("/orthanc-studies/<resource>")
-    def orthanc_study(resource: str) -> tuple[Response, int] | Response:
-        study = archive.study_by_orthanc_id(resource)
-        if study is None:
-            return jsonify(error="unknown", message="there is no such study here"), 404
-        return jsonify(panel.study(study, agent()))
+    _add_panels(app, panel, archive, requests, naming)
 
     @app.get("/orthanc-studies/<resource>/arriving")
     def arriving(resource: str) -> Response:
@@ -152,3 +134,34 @@ def create_pages(
         }
 
     return app
+
+
+def _add_panels(app: Flask, panel: RegionPanel, archive: Archive, requests: PatientRequests, naming: Naming) -> None:
+    # Numbers such as 123/2024 are common.
+    @app.get("/patients/<path:patient_id>")
+    def patient(patient_id: str) -> Response:
+        issuer = request.args.get("issuer", "")
+        return jsonify(offered(panel.patient(patient_id, agent(), issuer), requests, naming, patient_id, issuer))
+
+    @app.get("/region")
+    def region() -> Response:
+        keys = request.args
+        number, issuer = keys.get("PatientID", ""), keys.get("IssuerOfPatientID", "")
+        return jsonify(offered(panel.named(keys, agent()), requests, naming, number, issuer))
+
+    @app.get("/orthanc-patients/<resource>")
+    def orthanc_patient(resource: str) -> tuple[Response, int] | Response:
+        studies = archive.parent_studies([resource])
+        if not studies:
+            return jsonify(error="unknown", message="there is no such patient here"), 404
+        own = next((one for one in studies if not one.is_guest), studies[0])
+        shown = panel.patient(own.patient_id, agent(), own.issuer)
+        return jsonify(offered(shown, requests, naming, own.patient_id, own.issuer))
+
+    @app.get("/orthanc-studies/<resource>")
+    def orthanc_study(resource: str) -> tuple[Response, int] | Response:
+        study = archive.study_by_orthanc_id(resource)
+        if study is None:
+            return jsonify(error="unknown", message="there is no such study here"), 404
+        shown = panel.study(study, agent())
+        return jsonify(offered(shown, requests, naming, study.patient_id, study.issuer))

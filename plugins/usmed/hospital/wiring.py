@@ -30,6 +30,7 @@ from usmed.hospital.identities import Identities
 from usmed.hospital.lookup import FederatedLookup
 from usmed.hospital.outbound import Kind, Outbound
 from usmed.hospital.pages import create_pages
+from usmed.hospital.patient_requests import PatientRequests
 from usmed.hospital.permission import Permissions
 from usmed.hospital.pulls import Pulls
 from usmed.hospital.region_panel import RegionPanel
@@ -315,6 +316,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         feed=feed,
         desk=desk,
         emergencies=Emergencies(tickets=tickets, audit=audit, clock=utc_now, opened=lookup.forget),
+        requests=PatientRequests(possible=has_portal, database=database, client=client, audit=audit, clock=utc_now),
         hospital_name=name_of,
     )
     return Node(

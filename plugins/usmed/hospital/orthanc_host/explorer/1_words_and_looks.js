@@ -67,10 +67,95 @@ const TEXTS = {
     spokenArriving: (study, percent) => study + ': ' + percent + ' % have arrived',
     spokenHere: (study) => study + ' is here',
     spokenStopped: (study, status) => study + ': ' + status,
+
+    askPatient: 'Ask the patient',
+    askPatientHint: 'The patient reads it on the region\'s portal and answers there.',
+    department: 'Department',
+    departmentHint: 'as the patient knows it',
+    patientAsked: (when, department) => 'The patient was asked on ' + when + ' (' + department + '). Waiting for the answer.',
+    patientAnswered: 'The patient has answered. There is still no permission for this hospital.',
+    patientSilent: (when) => 'The patient was asked on ' + when + ' and has not answered.',
+    askPatientFailed: 'The patient was not asked.',
+  },
+  ro: {
+    title: 'La alte spitale din regiune',
+    asking: 'Se întreabă celelalte spitale…',
+    noDescription: 'Fără descriere',
+    noDate: 'Fără dată',
+    date: (date) => new Date(date).toLocaleDateString('ro', { day: 'numeric', month: 'long', year: 'numeric' }),
+    images: (n) => (n === 1 ? 'o imagine' : inRomanian(n, 'imagini')),
+    of: (arrived, all) => arrived + ' din ' + all,
+    fetch: 'Adu',
+    fetchRest: 'Adu restul',
+    fetchAll: (n) => 'Adu toate ' + n,
+    tryAgain: 'Încearcă din nou',
+    askAgain: 'Întreabă din nou',
+    open: 'Deschide',
+    back: 'Înapoi',
+    aimed: (action, study) => action + ': ' + study,
+
+    remote: 'Nu este aici',
+    here: 'Aici',
+    requested: 'Se cere…',
+    queued: 'Își așteaptă rândul…',
+    starting: 'Începe…',
+    arriving: (arrived, all) => 'Sosește: ' + arrived + ' din ' + all,
+    waiting: 'Întrerupt. Continuă de la sine.',
+    waitingPart: (arrived, all) => 'Întrerupt la ' + arrived + ' din ' + all + '. Continuă de la sine.',
+    refused: 'Refuzat',
+    failed: 'Nu a putut fi adus',
+    partHere: (arrived, all) => 'Aici sunt numai ' + arrived + ' din ' + inRomanian(all, 'imagini'),
+
+    markRemote: (holder, images) => 'La ' + holder + (images ? ' · ' + images : '') + ' · încă nu este aici, un clic îl aduce',
+    markArriving: (from) => 'Sosește de la ' + from + ', încă nu este întreg',
+    markArrivingPart: (from, arrived, all) => 'Sosește de la ' + from + ': ' + arrived + ' din ' + inRomanian(all, 'imagini'),
+    markWaiting: (from) => 'Întrerupt pe drum de la ' + from + ', încă nu este întreg',
+    markWaitingPart: (from, arrived, all) =>
+      'Întrerupt pe drum de la ' + from + ': aici sunt ' + arrived + ' din ' + inRomanian(all, 'imagini'),
+    markStopped: (from) => 'Nu este întreg: restul nu a venit de la ' + from,
+    markCopy: (from) => 'Copie de la ' + from,
+    anotherHospital: 'alt spital',
+
+    cardTitle: 'Studiu la alt spital',
+    cardFrom: (holder) => 'De la ' + holder,
+    cardHint: 'Se deschide de la sine când fiecare imagine este aici și verificată.',
+
+    notices: {
+      'no-permission':
+        'Acest spital nu are permisiunea pacientului de a vedea studiile altor spitale.' +
+        ' Aceasta nu spune dacă există vreunul.',
+      'several-patients': '',
+    },
+    missing: (hospital) => hospital + ' nu a răspuns. Studiile pe care le are lipsesc de aici.',
+    hub: 'Centrul regional nu a răspuns. Pot lipsi studii.',
+    keyServers:
+      'Acum nu se poate arăta niciun studiu al altui spital: prea puține servere de chei ale regiunii și-au dat acordul.',
+    others: (n) => (n === 1 ? 'Încă un studiu' : 'Încă ' + inRomanian(n, 'studii')) + ' ale acestui pacient la alte spitale',
+    panelFailed: 'Celelalte spitale nu au putut fi întrebate.',
+    fetchFailed: 'Cererea nu a ajuns.',
+
+    spokenArriving: (study, percent) => study + ': au sosit ' + percent + ' %',
+    spokenHere: (study) => study + ' este aici',
+    spokenStopped: (study, status) => study + ': ' + status,
+
+    askPatient: 'Cere acordul pacientului',
+    askPatientHint: 'Pacientul citește cererea pe portalul regiunii și răspunde acolo.',
+    department: 'Secția',
+    departmentHint: 'așa cum o cunoaște pacientul',
+    patientAsked: (when, department) => 'Pacientul a fost întrebat la ' + when + ' (' + department + '). Se așteaptă răspunsul.',
+    patientAnswered: 'Pacientul a răspuns. Acest spital încă nu are permisiune.',
+    patientSilent: (when) => 'Pacientul a fost întrebat la ' + when + ' și nu a răspuns.',
+    askPatientFailed: 'Pacientul nu a fost întrebat.',
   },
 };
 
-const T = TEXTS[(navigator.language || 'en').slice(0, 2)] || TEXTS.en;
+/** Count in Romanian: 19 imagini, 20 de imagini, 101 imagini. */
+function inRomanian(n, things) {
+  return n + (n === 0 || (n % 100 > 0 && n % 100 < 20) ? ' ' : ' de ') + things;
+}
+
+const LANGUAGE = (navigator.language || 'en').slice(0, 2) in TEXTS ? navigator.language.slice(0, 2) : 'en';
+const T = TEXTS[LANGUAGE];
 
 // ---- looks -------------------------------------------------------------------------------------------------------
 
@@ -130,6 +215,12 @@ const STYLE = `
   .usmed-note > div:first-child { flex: 1; }
   .usmed-note p { margin: 0; }
   .usmed-note .usmed-reason + p { margin-top: .5em; }
+  .usmed-ask { margin-top: .8em; display: flex; flex-wrap: wrap; align-items: center; gap: .5em .8em; }
+  .usmed-ask p { margin: 0; flex: 1 0 100%; }
+  .usmed-ask .usmed-reason { font-size: 12px; color: #555; }
+  .usmed-ask label { display: flex; align-items: center; gap: .6em; font-size: 13px; margin: 0; }
+  .usmed-ask input { font: inherit; padding: .35em .5em; border: 1px solid #999; border-radius: .3em; width: 16em; min-width: 0; }
+  .usmed-ask .ui-btn { margin: 0; }
   .usmed-plain.ui-li { font-weight: normal; line-height: 1.45; white-space: normal; }
   .ui-li .ui-li-desc.usmed-mark, .usmed-mark {
     white-space: normal; font-size: 13px; font-weight: bold; margin: .1em 0 1.1em;

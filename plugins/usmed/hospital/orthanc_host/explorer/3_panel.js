@@ -55,7 +55,7 @@ function showPanel(page, path, answer) {
   }
   const notice = noticeOf(answer);
   if (notice) {
-    list.append($('<li class="usmed-plain">').text(notice));
+    list.append($('<li class="usmed-plain">').text(notice).append(askingOf(answer, () => askRegion(page, path))));
   }
   panel.append(absences(answer, () => askRegion(page, path)));
   const anything = list.children().length > 1 || panel.children().length > 1;

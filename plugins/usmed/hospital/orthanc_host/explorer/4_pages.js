@@ -154,7 +154,9 @@ function askAboutLookup() {
   ask('GET', '/region?' + $.param(keys), null, (answer) => {
     const notice = noticeOf(answer);
     if (notice) {
-      notes.append($('<div class="ui-body ui-body-d ui-corner-all" role="status">').text(notice));
+      const again = () => $('#lookup-submit').click();
+      const words = $('<div class="ui-body ui-body-d ui-corner-all" role="status">').text(notice);
+      notes.append(words.append(askingOf(answer, again)));
     }
     notes.append(absences(answer, () => $('#lookup-submit').click()));
     dress(notes);

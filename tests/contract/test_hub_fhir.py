@@ -52,7 +52,7 @@ def test_it_says_what_it_can_do_to_anybody(region: Region) -> None:
     said = read(region.client.get(f"{PATH}/metadata"))
     assert said == capability_statement()
     described = {f"/{one['type']}" for one in said["rest"][0]["resource"]}
-    assert described == {"/Consent", "/Patient"}
+    assert described == {"/AuditEvent", "/Consent", "/Patient"}
 
 
 def test_a_patients_consents_are_read_by_a_hospital_that_knows_the_patient(known: Region) -> None:
@@ -98,6 +98,30 @@ def test_match_tells_what_a_lookup_tells(known: Region) -> None:
     # iasi may have nothing of bacau's, and suceava nothing at all: as for an unknown patient.
     nobody = match(known, "suceava", ("SUCEAVA", "nobody")).data
     assert match(known, "iasi", ("RO-CNP", CNP)).data == match(known, "suceava", ("RO-CNP", CNP)).data == nobody
+
+
+def test_who_had_what_is_read_by_the_two_who_took_part(known: Region) -> None:
+    def access(sequence: int, recipient: str, *consents: str) -> dict[str, Any]:
+        return {
+            "sequence": sequence, "at": int(known.clock().timestamp()), "recipient": recipient, "role": "medic",
+            "patient": {"issuer": "RO-CNP", "value": CNP}, "purpose": "TREAT" if consents else "ETREAT",
+            "study_instance_uid": "1.1", "consents": list(consents),
+        }  # fmt: skip
+
+    given = [access(1, "bacau", "consent-0"), access(2, "suceava")]
+    assert known.post("iasi", "/v1/accesses", {"accesses": given}) == {"taken": 2}
+    found = {
+        name: read(get(known, name, "/AuditEvent", f"patient:identifier={OF_CNP}")).get("entry", [])
+        for name in ("iasi", "bacau", "suceava")
+    }
+    # suceava has announced nobody of this number.
+    assert {name: len(entries) for name, entries in found.items()} == {"iasi": 2, "bacau": 1, "suceava": 0}
+    event = found["bacau"][0]["resource"]
+    assert [one["who"]["identifier"]["value"] for one in event["agent"]] == ["bacau", "iasi"]
+    assert event["purposeOfEvent"][0]["coding"][0]["code"] == "TREAT"
+    assert event["entity"][-1]["what"] == {"reference": "Consent/consent-0"}
+    assert event["entity"][1]["what"]["identifier"]["value"] == "urn:oid:1.1"
+    assert known.audit.tail()[-2]["detail"] == {"what": "accesses read", "count": 1}
 
 
 @pytest.mark.parametrize(

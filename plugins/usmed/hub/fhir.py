@@ -17,10 +17,11 @@ from usmed.domain.audit import AuditEvent, AuditEventType
 from usmed.domain.canonical import canonical_json, parse_json, sha256_hex
 from usmed.domain.consent import Purpose
 from usmed.domain.errors import PeerDataError
-from usmed.domain.fhir_consent import ISSUER_SYSTEM, identifier_from_fhir
+from usmed.domain.fhir_consent import HOSPITAL_SYSTEM, ISSUER_SYSTEM, MODALITY_SYSTEM, identifier_from_fhir
 from usmed.domain.identifiers import PatientIdentifier, patient_identifier
 from usmed.domain.region import Hospital
 from usmed.hub import charts, consents
+from usmed.hub.accesses import Access
 from usmed.hub.callers import NotAHospitalError, calling_hospital
 from usmed.hub.consents import StoredConsent
 from usmed.hub.resolve import Question
@@ -33,6 +34,10 @@ VERSION = "4.0.1"
 MOST_IDENTIFIERS = 20
 """How many identifiers one `$match` may name."""
 
+MOST_EVENTS = 500
+"""How many AuditEvents one search returns, the newest."""
+
+_TERMINOLOGY = "http://terminology.hl7.org/CodeSystem"
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}", re.ASCII)
 _STATUSES = ("active", "inactive")
 
@@ -60,10 +65,19 @@ def create_fhir(services: Services) -> Blueprint:
     def metadata() -> Response:
         return _fhir(capability_statement())
 
+    @pages.get("/AuditEvent")
+    def accesses() -> Response:
+        hospital, patient = calling_hospital(services.regions.current()), _patient_of_query()
+        numbers = _numbers(services, hospital, patient)
+        found = services.patients.accesses.of(numbers, MOST_EVENTS) if numbers else []
+        listed = [one for one in found if hospital.id in (one.source, one.recipient)]
+        _note(services, hospital, patient, {"what": "accesses read", "count": len(listed)})
+        return bundle((audit_event(one), {"mode": "match"}) for one in listed)
+
     @pages.get("/Consent")
     def search() -> Response:
         hospital = calling_hospital(services.regions.current())
-        patient, status = _patient_of_query(), request.args.get("status")
+        patient, status = _patient_of_query("status"), request.args.get("status")
         if status is not None and status not in _STATUSES:
             raise PeerDataError(f"status: one of {', '.join(_STATUSES)}")
         found = [one for one in _consents(services, hospital, patient) if status in (None, one.status)]
@@ -116,6 +130,11 @@ def capability_statement() -> dict[str, Any]:
                 "security": {"description": "Requests and answers are signed: see the hub's OpenAPI description."},
                 "resource": [
                     {
+                        "type": "AuditEvent",
+                        "interaction": [{"code": "search-type"}],
+                        "searchParam": [{"name": "patient", "type": "reference", "documentation": described}],
+                    },
+                    {
                         "type": "Consent",
                         "interaction": [{"code": "read"}, {"code": "search-type"}],
                         "versioning": "versioned",
@@ -156,6 +175,43 @@ def patient_resource(identifiers: Sequence[PatientIdentifier]) -> dict[str, Any]
     return {"resourceType": "Patient", "id": sha256_hex(canonical_json(listed)), "identifier": listed}
 
 
+def audit_event(one: Access) -> dict[str, Any]:
+    """Return an access as a FHIR AuditEvent: instances that one hospital gave to another (DICOM PS3.15 A.5.3.7)."""
+
+    def hospital(id: str) -> dict[str, Any]:
+        return {"identifier": {"system": HOSPITAL_SYSTEM, "value": id}}
+
+    def entity(what: dict[str, Any], kind: str, role: str) -> dict[str, Any]:
+        return {
+            "what": what,
+            "type": {"system": f"{_TERMINOLOGY}/audit-entity-type", "code": kind},
+            "role": {"system": f"{_TERMINOLOGY}/object-role", "code": role},
+        }
+
+    patient = {"system": f"{ISSUER_SYSTEM}{one.patient.issuer}", "value": one.patient.value}
+    study = {"system": "urn:dicom:uid", "value": f"urn:oid:{one.study_instance_uid}"}
+    return {
+        "resourceType": "AuditEvent",
+        "id": str(one.id),
+        "type": {"system": MODALITY_SYSTEM, "code": "110104", "display": "DICOM Instances Transferred"},
+        "action": "R",
+        "recorded": one.at.isoformat(timespec="seconds"),
+        "outcome": "0",
+        "purposeOfEvent": [{"coding": [{"system": f"{_TERMINOLOGY}/v3-ActReason", "code": one.purpose.value}]}],
+        "agent": [
+            {"who": hospital(one.recipient), "requestor": True} | ({"role": [{"text": one.role}]} if one.role else {}),
+            {"who": hospital(one.source), "requestor": False},
+        ],
+        "source": {"observer": hospital(one.source)},
+        "entity": [
+            # A person who is a patient; a system object that is a report; and one that is security's.
+            entity({"identifier": patient}, "1", "1"),
+            entity({"identifier": study}, "2", "3"),
+            *(entity({"reference": f"Consent/{id}"}, "2", "13") for id in one.consents),
+        ],
+    }
+
+
 def outcome(status: int, code: str, message: str) -> Response:
     """Return an error as FHIR has it: an OperationOutcome."""
     document = {
@@ -166,13 +222,20 @@ def outcome(status: int, code: str, message: str) -> Response:
 
 
 def _consents(services: Services, hospital: Hospital, patient: PatientIdentifier) -> list[StoredConsent]:
+    numbers = _numbers(services, hospital, patient)
+    with services.database.read() as connection:
+        found = consents.of_numbers(connection, numbers) if numbers else []
+    _note(services, hospital, patient, _read_consents(found))
+    return found
+
+
+def _numbers(services: Services, hospital: Hospital, patient: PatientIdentifier) -> set[PatientIdentifier]:
+    """Return the numbers of a person; none if the hospital has not announced a patient who is that person."""
     with services.database.read() as connection:
         person = charts.of_persons(connection, charts.person_named(patient))
-        known = any(one.chart.hospital == hospital.id for one in person)
-        numbers = {patient, *(number for one in person for number in one.linked)}
-        found = consents.of_numbers(connection, numbers) if known else []
-    _note(services, hospital, patient, found)
-    return found
+    if not any(one.chart.hospital == hospital.id for one in person):
+        return set()
+    return {patient, *(number for one in person for number in one.linked)}
 
 
 def _consent(services: Services, hospital: Hospital, id: str) -> StoredConsent | None:
@@ -183,24 +246,27 @@ def _consent(services: Services, hospital: Hospital, id: str) -> StoredConsent |
         person = charts.of_persons(connection, charts.person_named(one.patient)) if one is not None else []
     if one is None or not any(each.chart.hospital == hospital.id for each in person):
         return None
-    _note(services, hospital, one.patient, [one])
+    _note(services, hospital, one.patient, _read_consents([one]))
     return one
 
 
-def _note(services: Services, hospital: Hospital, patient: PatientIdentifier, found: Iterable[StoredConsent]) -> None:
-    detail = {"what": "consents read", "consents": [one.id for one in found]}
+def _read_consents(found: Iterable[StoredConsent]) -> dict[str, Any]:
+    return {"what": "consents read", "consents": [one.id for one in found]}
+
+
+def _note(services: Services, hospital: Hospital, patient: PatientIdentifier, detail: dict[str, Any]) -> None:
     event = AuditEvent(services.clock(), AuditEventType.CONSENT, hospital.id, patient=str(patient), detail=detail)
     services.audit.append(event).wait()
 
 
-def _patient_of_query() -> PatientIdentifier:
+def _patient_of_query(*others: str) -> PatientIdentifier:
     """Read the search parameter `patient`, by identifier (FHIR R4 §3.1.1.4.17: a reference by its identifier)."""
-    unknown = sorted(set(request.args) - {"patient:identifier", "patient.identifier", "status"})
+    unknown = sorted(set(request.args) - {"patient:identifier", "patient.identifier", *others})
     if unknown:
         raise PeerDataError(f"these search parameters are not known here: {', '.join(unknown)[:200]}")
     given = [*request.args.getlist("patient:identifier"), *request.args.getlist("patient.identifier")]
     if len(given) != 1:
-        raise PeerDataError("say once whose consents: patient:identifier=urn:usmed:issuer:<issuer>|<value>")
+        raise PeerDataError("say once of whom: patient:identifier=urn:usmed:issuer:<issuer>|<value>")
     system, bar, value = given[0].partition("|")
     if not bar or not system.startswith(ISSUER_SYSTEM):
         raise PeerDataError("patient:identifier: must be urn:usmed:issuer:<issuer>|<value>")

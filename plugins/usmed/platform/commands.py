@@ -48,7 +48,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="make a self-signed TLS certificate",
         description="Make a self-signed TLS certificate; its key goes to FILE.key. Never overwrites a file.",
     )
-    certificate.add_argument("--host", required=True, metavar="NAME", help="host name or address it is for")
+    certificate.add_argument(
+        "--host", required=True, action="append", metavar="NAME", help="host name or address it is for (may be repeated)"
+    )
     certificate.add_argument("--out", required=True, type=Path, metavar="FILE", help="where the certificate goes")
     certificate.set_defaults(run=_certificate)
 
@@ -90,8 +92,8 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 def _certificate(arguments: argparse.Namespace) -> None:
     key = arguments.out.with_name(arguments.out.name + ".key")
-    generate_certificate(arguments.host, certificate=arguments.out, key=key, now=datetime.now(UTC))
-    print(f"{arguments.out} and {key} for {arguments.host}")
+    generate_certificate(*arguments.host, certificate=arguments.out, key=key, now=datetime.now(UTC))
+    print(f"{arguments.out} and {key} for {', '.join(arguments.host)}")
 
 
 def _verify(arguments: argparse.Namespace) -> None:

@@ -124,19 +124,14 @@ def public_key_text(key: OKPKey) -> str:
     return str(key.as_dict(private=False)["x"])
 
 
-def generate_certificate(host: str, *, certificate: Path, key: Path, now: datetime) -> None:
-    """Make a self-signed TLS certificate for `host` (a name or an address) and its own P-256 key, both PEM.
+def generate_certificate(*hosts: str, certificate: Path, key: Path, now: datetime) -> None:
+    """Make a self-signed TLS certificate for these hosts (names or addresses) and its own P-256 key, both PEM.
 
     Raises:
         ConfigurationError: a file exists already or cannot be written.
     """
     private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-    alternative: x509.GeneralName
-    try:
-        alternative = x509.IPAddress(ip_address(host))
-    except ValueError:
-        alternative = x509.DNSName(host)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
     start = now.astimezone(UTC) - timedelta(hours=1)
     built = (
         x509.CertificateBuilder()
@@ -146,7 +141,7 @@ def generate_certificate(host: str, *, certificate: Path, key: Path, now: dateti
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
         .not_valid_after(start + CERTIFICATE_LIFE)
-        .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(map(_alternative, hosts)), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False)
         .add_extension(
@@ -172,6 +167,13 @@ def generate_certificate(host: str, *, certificate: Path, key: Path, now: dateti
         ),
     )
     _write(certificate, built.public_bytes(serialization.Encoding.PEM), mode=0o644)
+
+
+def _alternative(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _write_secret(path: Path, data: bytes) -> None:

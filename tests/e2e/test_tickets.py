@@ -193,6 +193,9 @@ def test_a_study_under_a_local_number_is_under_the_national_numbers_consent_once
     assert entry["Attested"]["KeyServers"] == ["keys-1", "keys-2", "keys-3"]
     assert seen(world.c) == {both.uid, alone.uid}
     assert _fetched(world.c, alone)["State"] == "complete"
+    # The hub knows it for the portal.
+    told = world.region.hub.command("audit", "tail", "--patient", f"A:{local.number}").stdout
+    assert '"what":"enrolled"' in told.replace(" ", ""), told
 
 
 def test_a_statement_reaches_a_key_server_that_was_away(world: World) -> None:

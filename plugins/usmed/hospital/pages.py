@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlencode
 
-from flask import Flask, Response, jsonify, request
+from flask import Blueprint, Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from usmed.domain.errors import PeerDataError, RefusedError, UsmedError
@@ -18,7 +19,7 @@ from usmed.hospital.emergency_pages import create_emergency_pages
 from usmed.hospital.feed import Feed
 from usmed.hospital.fetch import Fetch
 from usmed.hospital.lookup import FederatedLookup
-from usmed.hospital.page_requests import agent, json_body, text
+from usmed.hospital.page_requests import NOBODY, agent, json_body, text
 from usmed.hospital.patient_request_pages import create_patient_request_pages, offered
 from usmed.hospital.patient_requests import PatientRequests
 from usmed.hospital.pulls import Pulls
@@ -37,13 +38,15 @@ def create_pages(
     desk: Desk,
     emergencies: Emergencies,
     requests: PatientRequests,
+    enrolling: Blueprint,
     hospital_name: Callable[[str], str],
 ) -> Flask:
     """Return the application; Orthanc's HTTP server mounts it and has authenticated whoever calls."""
-    app = Flask(__name__)
+    app = Flask(__name__, static_folder=None)
     app.register_blueprint(create_desk_pages(desk), url_prefix="/consents")
     app.register_blueprint(create_emergency_pages(emergencies, naming), url_prefix="/emergencies")
     app.register_blueprint(create_patient_request_pages(requests, naming), url_prefix="/requests")
+    app.register_blueprint(enrolling, url_prefix="/desk")
 
     @app.errorhandler(UsmedError)
     def failed(error: UsmedError) -> tuple[Response, int]:
@@ -156,6 +159,8 @@ def _add_panels(app: Flask, panel: RegionPanel, archive: Archive, requests: Pati
             return jsonify(error="unknown", message="there is no such patient here"), 404
         own = next((one for one in studies if not one.is_guest), studies[0])
         shown = panel.patient(own.patient_id, agent(), own.issuer)
+        if requests.possible() and agent() != NOBODY and not own.is_guest:
+            shown["enrol"] = f"desk/patient?{urlencode({'orthanc': resource})}"
         return jsonify(offered(shown, requests, naming, own.patient_id, own.issuer))
 
     @app.get("/orthanc-studies/<resource>")

@@ -23,6 +23,9 @@ from usmed.hospital.circuit import Circuit
 from usmed.hospital.desk import Desk
 from usmed.hospital.desk_store import DeskStore
 from usmed.hospital.emergencies import Emergencies
+from usmed.hospital.enrolment_pages import Services as EnrolmentServices
+from usmed.hospital.enrolment_pages import create_enrolment_pages
+from usmed.hospital.enrolments import Enrolments
 from usmed.hospital.federation import HEALTH_PATH, FederationApplication, FederationListener
 from usmed.hospital.feed import Feed
 from usmed.hospital.fetch import Fetch
@@ -30,6 +33,7 @@ from usmed.hospital.identities import Identities
 from usmed.hospital.lookup import FederatedLookup
 from usmed.hospital.outbound import Kind, Outbound
 from usmed.hospital.pages import create_pages
+from usmed.hospital.patient_record import PatientRecords
 from usmed.hospital.patient_requests import PatientRequests
 from usmed.hospital.permission import Permissions
 from usmed.hospital.pulls import Pulls
@@ -295,6 +299,17 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         except UsmedError as error:
             log.error("a refusal could not be recorded: %s", error)
 
+    enrolments = Enrolments(
+        hospital=own.id,
+        key=key,
+        region=region_now,
+        records=PatientRecords(archive, naming, lambda: region_now().spoken_for(own.id)),
+        database=database,
+        deliveries=deliveries,
+        client=client,
+        audit=audit,
+        clock=utc_now,
+    )
     limit = settings.Federation.MaximumBodyBytes
     guard = SignedGuard(
         FederationApplication(release, changes, identity, limit, refused),
@@ -317,6 +332,16 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         desk=desk,
         emergencies=Emergencies(tickets=tickets, audit=audit, clock=utc_now, opened=lookup.forget),
         requests=PatientRequests(possible=has_portal, database=database, client=client, audit=audit, clock=utc_now),
+        enrolling=create_enrolment_pages(
+            EnrolmentServices(
+                enrolments=enrolments,
+                deliveries=deliveries,
+                archive=archive,
+                audit=audit,
+                clock=utc_now,
+                hospital_name=lambda: name_of(own.id),
+            )
+        ),
         hospital_name=name_of,
     )
     return Node(

@@ -76,6 +76,7 @@ const TEXTS = {
     patientAnswered: 'The patient has answered. There is still no permission for this hospital.',
     patientSilent: (when) => 'The patient was asked on ' + when + ' and has not answered.',
     askPatientFailed: 'The patient was not asked.',
+    enrol: 'Enrol for the portal',
   },
   ro: {
     title: 'La alte spitale din regiune',
@@ -146,6 +147,7 @@ const TEXTS = {
     patientAnswered: 'Pacientul a răspuns. Acest spital încă nu are permisiune.',
     patientSilent: (when) => 'Pacientul a fost întrebat la ' + when + ' și nu a răspuns.',
     askPatientFailed: 'Pacientul nu a fost întrebat.',
+    enrol: 'Înrolează la portal',
   },
 };
 
@@ -220,7 +222,7 @@ const STYLE = `
   .usmed-ask .usmed-reason { font-size: 12px; color: #555; }
   .usmed-ask label { display: flex; align-items: center; gap: .6em; font-size: 13px; margin: 0; }
   .usmed-ask input { font: inherit; padding: .35em .5em; border: 1px solid #999; border-radius: .3em; width: 16em; min-width: 0; }
-  .usmed-ask .ui-btn { margin: 0; }
+  .usmed-ask .ui-btn, .usmed-enrol .ui-btn { margin: 0; }
   .usmed-plain.ui-li { font-weight: normal; line-height: 1.45; white-space: normal; }
   .ui-li .ui-li-desc.usmed-mark, .usmed-mark {
     white-space: normal; font-size: 13px; font-weight: bold; margin: .1em 0 1.1em;

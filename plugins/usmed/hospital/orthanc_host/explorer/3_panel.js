@@ -57,6 +57,11 @@ function showPanel(page, path, answer) {
   if (notice) {
     list.append($('<li class="usmed-plain">').text(notice).append(askingOf(answer, () => askRegion(page, path))));
   }
+  if (answer.enrol) {
+    // In a box: alone in its line jQuery Mobile would make all of the line a button.
+    const enrol = link(T.enrol, 'plus', '../usmed/' + answer.enrol).attr('rel', 'external');
+    list.append($('<li class="usmed-plain">').append($('<div class="usmed-enrol">').append(enrol)));
+  }
   panel.append(absences(answer, () => askRegion(page, path)));
   const anything = list.children().length > 1 || panel.children().length > 1;
   putPanel(page, anything ? panel : null);

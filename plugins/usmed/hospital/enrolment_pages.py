@@ -1,0 +1,382 @@
+"""The desk's pages for clerks: enrol a patient for the region's portal. Rendered here; they work without a script.
+
+A form carries a token of this process and of whoever is logged in: the browser sends the log-in by itself, also with
+what a stranger's web page would have it send.
+"""
+
+import functools
+import hmac
+import io
+import secrets
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlencode
+
+from flask import Blueprint, Response, abort, current_app, g, jsonify, make_response, render_template, request
+
+from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
+from usmed.domain.enrolment import Basis
+from usmed.domain.errors import PeerDataError, RefusedError, UsmedError
+from usmed.domain.identifiers import PatientIdentifier
+from usmed.domain.invitation import State
+from usmed.domain.study_record import is_date
+from usmed.hospital.archive import Archive
+from usmed.hospital.enrolment_words import LANGUAGES, of_fault, translate
+from usmed.hospital.enrolments import MAJORITY, Enrolments, Standing, Wish
+from usmed.hospital.page_requests import LIMIT_BYTES, agent, staff
+from usmed.hospital.patient_record import PatientRecord, age, birthday
+from usmed.platform.audit_log import AuditLog
+from usmed.platform.deliveries import Deliveries
+
+LANGUAGE = "usmed-desk-language"
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
+    " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_STATIC = {
+    "desk.css": "text/css; charset=utf-8",
+    "desk.js": "text/javascript; charset=utf-8",
+    "phone.svg": "image/svg+xml",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the pages need."""
+
+    enrolments: Enrolments
+    deliveries: Deliveries
+    archive: Archive
+    audit: AuditLog
+    clock: Callable[[], datetime]
+    hospital_name: Callable[[], str]
+
+
+def create_enrolment_pages(services: Services) -> Blueprint:
+    """Return the pages; Orthanc's HTTP server has authenticated whoever calls."""
+    pages = Blueprint("desk_of_patients", __name__)
+    _add_filters(pages, services)
+    _add_guard(pages, services)
+    _add_pages(pages, services)
+    _add_actions(pages, services)
+    return pages
+
+
+def _add_filters(pages: Blueprint, services: Services) -> None:
+    def add(name: str, function: Callable[[Any], str]) -> None:
+        pages.add_app_template_filter(function, name)
+
+    add("written", written)
+    add("day", lambda text: f"{text[6:8]}.{text[4:6]}.{text[:4]}")
+    add("years", lambda text: str(age(text, services.clock().date())))
+    add("moment", lambda moment: f"{moment:%d.%m.%Y %H:%M} UTC")
+    add("day_before", lambda moment: f"{moment - timedelta(days=1):%d.%m.%Y}")
+
+
+def _add_guard(pages: Blueprint, services: Services) -> None:
+    secret = secrets.token_bytes(32)
+    prepared = threading.Event()
+
+    def csrf() -> str:
+        return hmac.digest(secret, agent().encode("utf-8"), "sha256").hex()
+
+    @pages.before_request
+    def guard() -> None:
+        if not prepared.is_set():
+            _prepare(current_app.jinja_env)
+            prepared.set()
+        g.language = _language()
+        if request.endpoint == f"{pages.name}.static_file":
+            return
+        staff()
+        if request.method != "POST":
+            return
+        if (request.content_length or 0) > LIMIT_BYTES:
+            raise PeerDataError("the form is too large")
+        if not hmac.compare_digest(request.form.get("csrf", "").encode("utf-8"), csrf().encode("utf-8")):
+            raise RefusedError("stale-form", "this form is not from this log-in")
+
+    @pages.context_processor
+    def names() -> dict[str, Any]:
+        return {
+            "t": functools.partial(translate, g.language),
+            "language": g.language,
+            "languages": LANGUAGES,
+            "in_language": lambda code: f"?{urlencode({**request.args, 'lang': code})}",
+            "to": to,
+            "explorer": to("../../app/explorer.html"),
+            "hospital": services.hospital_name(),
+            "user": agent(),
+            "csrf": csrf(),
+        }
+
+    @pages.after_request
+    def headers(response: Response) -> Response:
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        if request.args.get("lang") in LANGUAGES:
+            response.set_cookie(LANGUAGE, g.language, max_age=31_536_000, httponly=True, samesite="Strict")
+        return response
+
+    @pages.errorhandler(UsmedError)
+    def failed(error: UsmedError) -> Response:
+        _record_refusal(services, error)
+        return _page("problem.html", fault=_fault(error))
+
+
+def _add_pages(pages: Blueprint, services: Services) -> None:
+    enrolments = services.enrolments
+
+    @pages.get("")
+    def entrance() -> Response:
+        # Orthanc takes a slash away from an address's end, so nothing can stand below this one by a relative address.
+        response = Response(status=303)
+        response.headers["Location"] = f"{request.script_root}{request.path}/start"
+        return response
+
+    @pages.get("/start")
+    def start() -> Response:
+        return _page("start.html", possible=enrolments.possible, recent=enrolments.recent())
+
+    @pages.get("/patient")
+    def patient() -> Response:
+        number, issuer = request.args.get("PatientID", ""), request.args.get("IssuerOfPatientID", "")
+        if opened := request.args.get("orthanc", ""):
+            # From Orthanc Explorer, which knows its own identifier of the patient only.
+            studies = services.archive.parent_studies([opened])
+            own = next((one for one in studies if not one.is_guest), None)
+            if own is None:
+                raise RefusedError("no-patient", "no study of this hospital is filed under this number")
+            number, issuer = own.patient_id, own.issuer
+        return _patient_page(services, enrolments.record(number, issuer))
+
+    @pages.get("/enrolments/<id>")
+    def enrolment(id: str) -> Response:
+        return _standing_page(services, enrolments.look(id))
+
+    @pages.get("/enrolments/<id>/state")
+    def state(id: str) -> Response:
+        standing = enrolments.look(id)
+        return jsonify(State=_mark(services, standing), Problem=bool(standing.problem))
+
+    @pages.get("/static/<name>")
+    def static_file(name: str) -> Response:
+        if name not in _STATIC:
+            abort(404)
+        content = files("usmed.hospital").joinpath("static", name).read_bytes()
+        response = Response(content, content_type=_STATIC[name])
+        response.headers["Cache-Control"] = "private, max-age=300"
+        return response
+
+
+def _add_actions(pages: Blueprint, services: Services) -> None:
+    enrolments = services.enrolments
+
+    @pages.post("/enrolments")
+    def invite() -> Response:
+        record = _opened(enrolments)
+        try:
+            standing = enrolments.invite(_wish(record), staff())
+        except UsmedError as error:
+            return _again(services, record, error)
+        return _see(f"enrolments/{standing.enrolling.id}")
+
+    @pages.post("/block")
+    def block() -> Response:
+        record = _opened(enrolments)
+        try:
+            count = enrolments.block(replace(_wish(record), basis=None, until=None), staff())
+        except UsmedError as error:
+            return _again(services, record, error)
+        return _page("blocked.html", record=record, count=count, again=_address_of(record))
+
+    @pages.post("/enrolments/<id>/confirmation")
+    def confirm(id: str) -> Response:
+        try:
+            enrolments.confirm(id, request.form.get("digits", ""), staff())
+        except UsmedError as error:
+            _record_refusal(services, error)
+            return _standing_page(services, enrolments.look(id), _fault(error))
+        return _see(f"enrolments/{id}")
+
+    @pages.post("/enrolments/<id>/cancellation")
+    def cancel(id: str) -> Response:
+        enrolments.cancel(id, staff())
+        return _see(f"enrolments/{id}")
+
+
+# ---- pages -----------------------------------------------------------------------------------------------------------
+
+
+def _patient_page(services: Services, record: PatientRecord, fault: str = "") -> Response:
+    national = services.enrolments.national
+    today = services.clock().date()
+    child = bool(record.birth_date) and age(record.birth_date, today) < MAJORITY
+    last = birthday(record.birth_date, MAJORITY) - timedelta(days=1) if child else None
+    return _page(
+        "patient.html",
+        record=record,
+        fault=fault,
+        given=request.form,
+        national=national,
+        has_national=national is not None and any(one.issuer == national.issuer for one in record.numbers),
+        chosen_basis=request.form.get("basis", "parent" if child else "patient"),
+        until=last.isoformat() if last else "",
+    )
+
+
+def _standing_page(services: Services, standing: Standing, fault: str = "") -> Response:
+    one = standing.enrolling
+    # Raises if the archive contradicts itself by now: who it is about is not certain any more, and nobody goes on.
+    record = services.enrolments.record(one.patient_id, one.issuer)
+    name = {State.WAITING: "waiting.html", State.ANSWERED: "answered.html", State.ENROLLED: "done.html"}
+    return _page(
+        name.get(one.state, "over.html"),
+        record=replace(record, birth_date=one.birth_date),
+        standing=standing,
+        fault=fault,
+        qr=_qr(one.address + standing.code) if standing.code else "",
+        progress=services.deliveries.progress(standing.delivery) if standing.delivery is not None else None,
+        mark=_mark(services, standing),
+        again=_address_of(record),
+    )
+
+
+def _mark(services: Services, standing: Standing) -> str:
+    """Return what changes when the page has something new to show."""
+    if standing.delivery is None:
+        return standing.enrolling.state.value
+    return f"{standing.enrolling.state.value}-{len(services.deliveries.progress(standing.delivery).holding)}"
+
+
+def _again(services: Services, record: PatientRecord, error: UsmedError) -> Response:
+    """Show the form anew, as it was filled in, with what was wrong."""
+    _record_refusal(services, error)
+    return _patient_page(services, record, _fault(error))
+
+
+def _page(name: str, **values: Any) -> Response:
+    # Always 200: whatever else Orthanc's HTTP server sends, it calls text.
+    return make_response(render_template(name, **values))
+
+
+def _see(path: str) -> Response:
+    """Send the browser on, so that loading the page again sends nothing twice."""
+    response = Response(status=303)
+    response.headers["Location"] = to(path)
+    response.autocorrect_location_header = False
+    return response
+
+
+def to(path: str) -> str:
+    """Return the address of a page, relative to the one that is shown: Orthanc may stand behind a proxy's prefix."""
+    return "../" * (request.path.count("/") - 2) + path
+
+
+def _address_of(record: PatientRecord) -> str:
+    return to(f"patient?{urlencode({'PatientID': record.patient_id, 'IssuerOfPatientID': record.issuer})}")
+
+
+def _qr(address: str) -> str:
+    """Return an SVG element. Level M: a scratched print or a reflection must not matter much. What is lacking of the
+    quiet zone is the white around it."""
+    import segno
+
+    out = io.BytesIO()
+    segno.make(address, error="m", micro=False).save(
+        out,
+        kind="svg",
+        xmldecl=False,
+        svgns=False,
+        omitsize=True,
+        border=2,
+        dark="#000",
+        light="#fff",
+        svgclass=None,
+        lineclass=None,
+    )
+    return out.getvalue().decode("utf-8")
+
+
+def _prepare(jinja: Any) -> None:
+    """Compile templates and import what draws, in a thread of Python's own: on one of Orthanc's Python 3.14 takes its
+    stack for used up when it compiles ("Parser stack overflowed")."""
+
+    def work() -> None:
+        import segno  # noqa: F401
+
+        for name in jinja.list_templates():
+            jinja.get_template(name)
+
+    thread = threading.Thread(target=work, name="templates")
+    thread.start()
+    thread.join()
+
+
+# ---- what was sent ---------------------------------------------------------------------------------------------------
+
+
+def _opened(enrolments: Enrolments) -> PatientRecord:
+    return enrolments.record(request.form.get("PatientID", ""), request.form.get("IssuerOfPatientID", ""))
+
+
+def _wish(record: PatientRecord) -> Wish:
+    form = request.form
+    # By issuer and value, never by place in the list: the archive may have changed since the page was shown.
+    chosen = set(form.getlist("number"))
+    basis = form.get("basis", "")
+    birth_date = form.get("birth_date", "").replace("-", "")
+    return Wish(
+        patient_id=record.patient_id,
+        issuer=record.issuer,
+        numbers=frozenset(one for one in record.numbers if written(one) in chosen),
+        national_number=form.get("national", "").strip(),
+        birth_date=birth_date if is_date(birth_date) else "",
+        document_seen=form.get("seen") == "yes",
+        basis=Basis(basis) if basis in set(Basis) else None,
+        until=_day(form.get("until", "")),
+        lost_phone=form.get("lost") == "yes",
+    )
+
+
+def written(number: PatientIdentifier) -> str:
+    """Return a number as a form carries it; neither part can hold a backslash (PS3.5 §6.2, LO)."""
+    return f"{number.issuer}\\{number.value}"
+
+
+def _day(text: str) -> date | None:
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
+    except ValueError:
+        return None
+
+
+def _language() -> str:
+    for one in (request.args.get("lang"), request.cookies.get(LANGUAGE)):
+        if one in LANGUAGES:
+            return str(one)
+    return request.accept_languages.best_match(list(LANGUAGES)) or "ro"
+
+
+def _fault(error: UsmedError) -> str:
+    if isinstance(error, RefusedError):
+        return of_fault(g.language, error.code, str(error))
+    return of_fault(g.language, "other" if isinstance(error, PeerDataError) else "away", str(error))
+
+
+def _record_refusal(services: Services, error: UsmedError) -> None:
+    if not isinstance(error, PeerDataError | RefusedError):
+        return
+    reason = f"{error.code}: {error}" if isinstance(error, RefusedError) else str(error)
+    detail: Mapping[str, str] = {"what": f"{request.method} /desk/{(request.endpoint or '').rpartition('.')[2]}"}
+    event = AuditEvent(
+        services.clock(), AuditEventType.REFUSED, agent(), outcome=Outcome.DENIED, reason=reason, detail=detail
+    )
+    services.audit.append(event).wait()

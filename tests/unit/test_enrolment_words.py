@@ -1,0 +1,67 @@
+"""Every text of the desk's pages is there in both languages, and none that nobody uses."""
+
+import re
+from importlib.resources import files
+
+import pytest
+
+from usmed.domain.enrolment import Basis
+from usmed.domain.invitation import State
+from usmed.hospital.enrolment_words import _WORDS, LANGUAGES, of_fault, translate
+
+FOLDER = files("usmed.hospital")
+PAGES = [one for one in FOLDER.joinpath("templates").iterdir() if one.name.endswith(".html")]
+CODE = "".join(
+    FOLDER.joinpath(name).read_text("utf-8") for name in ("enrolments.py", "enrolment_pages.py", "patient_record.py")
+)
+OVER = [State.VOID, State.EXPIRED]
+VALUES = {
+    "state-": list(State),
+    "by-": list(Basis),
+    "signs-": [*Basis, "patient"],
+    "sex-": ["M", "F"],
+    "over-": OVER,
+}
+"""What follows a beginning that a page completes with a value."""
+
+
+def used() -> set[str]:
+    found: set[str] = set()
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for name in re.findall(r"""\bt\(["']([\w-]+)["']\)""", text):
+            found.add(name)
+        for beginning in re.findall(r"""\bt\(["']([\w-]+-)["'] \+""", text):
+            found |= {f"{beginning}{value}" for value in VALUES[beginning]}
+        found |= set(re.findall(r'"(step-\w+)"', text))
+    return found
+
+
+def faults() -> set[str]:
+    codes = set(re.findall(r'RefusedError\(\s*"([\w-]+)"', CODE))
+    codes |= set(re.findall(r'^[A-Z_, ]+ = "([\w-]+)", "([\w-]+)", "([\w-]+)"$', CODE, re.MULTILINE)[0])
+    # Of the log-in, the hub, of what is no refusal, and where there is no text for a code.
+    return {f"fault-{one}" for one in (*codes, "nobody", "too-many", "away", "other")}
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert len(PAGES) >= 8
+    assert len(used()) > 60
+    assert len(faults()) > 15
+    assert "fault-contradiction" in faults()
+
+
+def test_no_text_is_missing_and_none_is_too_many() -> None:
+    assert (used() | faults()) - set(_WORDS) == set()
+    assert set(_WORDS) - (used() | faults()) == set()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_text_says_something_in_every_language(language: str) -> None:
+    assert [name for name in _WORDS if not translate(language, name).strip()] == []
+    assert set(LANGUAGES) == {"ro", "en"}
+
+
+def test_a_fault_without_words_is_told_as_it_came() -> None:
+    assert of_fault("ro", "child", "below 16 years") == translate("ro", "fault-child")
+    assert of_fault("ro", "passkey-taken", "hub: taken") == "A fost refuzat: hub: taken"

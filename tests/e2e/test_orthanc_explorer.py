@@ -5,6 +5,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ from selenium.webdriver.remote.webelement import WebElement
 from e2e.studies import NATIONAL_ISSUER, Patient, Study, national_number
 from simulators.cutting_proxy import CuttingProxy, bad_line
 from support.region import AUTH, Hospital, Hub, Region, eventually, on_paper, permit
+from usmed.domain.identifiers import PatientIdentifier
 from usmed.hospital.orthanc_host.explorer import explorer_script
+from usmed.hub.requests import Requests
+from usmed.platform.region_file import load_region
+from usmed.platform.storage import open_database
 
 NASTY = "RM <script>document.title='owned'</script>\"'&amp;"
 NASTY_HOSPITAL = "Spitalul <b>Clinic</b> „Sf. Spiridon” 'Iași' & fiii"
@@ -316,7 +321,8 @@ def test_without_permission_a_known_patient_looks_like_an_unknown_one(world: Wor
     for patient in (KNOWN, STRANGER):
         browser.patient(world.c, patient)
         eventually(lambda: NO_PERMISSION in browser.text(".usmed-region"), what="the panel")
-        panels.append(browser.html(".usmed-region"))
+        # But for whose page it is, which is in its address too.
+        panels.append(re.sub(r"orthanc=[\w-]+", "orthanc=", browser.html(".usmed-region")))
     assert panels[0] == panels[1]
     assert world.a.name not in browser.text("#patient")
     results = []
@@ -325,6 +331,37 @@ def test_without_permission_a_known_patient_looks_like_an_unknown_one(world: Wor
         eventually(lambda: NO_PERMISSION in browser.text("#lookup-result"), what="the lookup")
         results.append(browser.html("#lookup-result"))
     assert results[0] == results[1]
+
+
+def test_where_permission_is_missing_the_patient_can_be_asked(world: World, browser: Browser) -> None:
+    browser.patient(world.c, STRANGER)
+    browser.one(".usmed-ask input").send_keys("Radiologie")
+    browser.click(".usmed-ask button")
+    eventually(lambda: "Waiting for the answer" in browser.text(".usmed-ask"), what="it was asked")
+    assert "(Radiologie)" in browser.text(".usmed-ask")
+    # Come back: still asked, and no second request.
+    browser.patient(world.c, STRANGER)
+    eventually(lambda: "Waiting for the answer" in browser.text(".usmed-ask"), what="it is remembered")
+    assert browser.all(".usmed-ask button") == []
+    patient = PatientIdentifier(NATIONAL_ISSUER, STRANGER.number)
+    with _requests(world) as requests:
+        (asked,) = requests.open_for([patient])
+        assert (asked.hospital, asked.department, asked.role) == (world.c.id, "Radiologie", "staff")
+        requests.answer(asked.id, [patient])
+    # What the patient answered is nowhere but in what may be seen then.
+    eventually(lambda: "The patient has answered" in browser.text(".usmed-ask"), 30, "the answer")
+    assert browser.all(".usmed-ask button")
+
+
+@contextlib.contextmanager
+def _requests(world: World) -> Iterator[Requests]:
+    """Give the hub's requests, which the portal shows to patients."""
+    database = open_database(world.region.hub.database_url, ["usmed.hub.migrations"])
+    manifest = load_region(world.region.file)
+    try:
+        yield Requests(database, lambda: manifest, lambda: datetime.now(UTC))
+    finally:
+        database.close()
 
 
 def test_other_pages_ask_nothing_and_leaving_stops_asking(world: World, browser: Browser) -> None:

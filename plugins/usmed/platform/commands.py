@@ -49,7 +49,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Make a self-signed TLS certificate; its key goes to FILE.key. Never overwrites a file.",
     )
     certificate.add_argument(
-        "--host", required=True, action="append", metavar="NAME", help="host name or address it is for (may be repeated)"
+        "--host", required=True, action="append", metavar="NAME", help="host name or address it is for; may be repeated"
     )
     certificate.add_argument("--out", required=True, type=Path, metavar="FILE", help="where the certificate goes")
     certificate.set_defaults(run=_certificate)

@@ -65,7 +65,7 @@ class Access:
         """
         with self._database.read() as connection:
             if connection.execute(sa.select(_code.c.digest).where(*self._good(code))).first() is None:
-                raise _BAD_CODE
+                raise _bad_code()
 
     def register(self, code: str, name: str, credential: AttestedCredentialData) -> Passkey:
         """Keep a passkey; the code is used up with it.
@@ -78,7 +78,7 @@ class Access:
         with self._database.write() as connection:
             used = sa.delete(_code).where(*self._good(code)).returning(_code.c.digest)
             if connection.execute(used).first() is None:
-                raise _BAD_CODE
+                raise _bad_code()
             connection.execute(
                 sa.insert(_passkey).values(
                     id=made.id, name=name, credential=bytes(credential).hex(), registered=int(now.timestamp())
@@ -137,9 +137,12 @@ class Access:
         return AuditEvent(now, AuditEventType.ADMINISTRATION, agent, detail={"what": what, **detail})
 
 
-_BAD_CODE = RefusedError(
-    BAD_CODE, "this code is wrong, was used, or is older than 15 minutes: make one with usmed keyserver console-code"
-)
+def _bad_code() -> RefusedError:
+    # A new one each time: one that is raised again keeps the frames of all times before.
+    return RefusedError(
+        BAD_CODE,
+        "this code is wrong, was used, or is older than 15 minutes: make one with usmed keyserver console-code",
+    )
 
 
 def _read(row: Any) -> Passkey:

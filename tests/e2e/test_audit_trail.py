@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,6 +15,10 @@ from e2e import dcmtk, signed
 from e2e.conftest import World
 from e2e.studies import Patient, Study, national_number
 from support.region import ROOT, Hospital, Hub, eventually, permit
+from usmed.domain.identifiers import PatientIdentifier
+from usmed.hub.accesses import Accesses
+from usmed.platform.region_file import load_region
+from usmed.platform.storage import open_database
 
 JSON = {"Content-Type": "application/json"}
 STUDY = Study("audited", Patient(national_number(801), name="Înregistrat^Ion"), instances=2)
@@ -73,6 +78,21 @@ def test_at_the_source_stand_lookup_decision_and_release(world: World) -> None:
     # How many and why: which consent it was.
     assert sum(one["detail"]["instances"] for one in released) == len(STUDY.sop_uids)
     assert all(one["detail"]["consent"] for one in released)
+
+
+def test_the_hub_is_told_for_the_patient_who_got_the_study_once(world: World) -> None:
+    patient = PatientIdentifier("RO-CNP", STUDY.patient.number)
+    database = open_database(world.region.hub.database_url, ["usmed.hub.migrations"])
+    manifest = load_region(world.region.file)
+    try:
+        accesses = Accesses(database, lambda: manifest, lambda: datetime.now(UTC))
+        found = eventually(lambda: accesses.of([patient]), 20, "the hub is told")
+    finally:
+        database.close()
+    assert [(one.source, one.recipient, one.study_instance_uid, one.purpose) for one in found] == [
+        (world.a.id, world.b.id, STUDY.uid, "TREAT")
+    ]
+    assert found[0].consents
 
 
 def test_at_the_receiver_stand_lookup_and_pull(world: World) -> None:

@@ -218,7 +218,8 @@ const STYLE = `
   .usmed-note p { margin: 0; }
   .usmed-note .usmed-reason + p { margin-top: .5em; }
   .usmed-ask { margin-top: .8em; display: flex; flex-wrap: wrap; align-items: center; gap: .5em .8em; }
-  .usmed-ask p { margin: 0; flex: 1 0 100%; }
+  .usmed-ask p { margin: 0; flex: 1 0 100%; font-size: 14px; }
+  .usmed-ask .usmed-icon { vertical-align: middle; margin-right: .2em !important; }
   .usmed-ask .usmed-reason { font-size: 12px; color: #555; }
   .usmed-ask label { display: flex; align-items: center; gap: .6em; font-size: 13px; margin: 0; }
   .usmed-ask input { font: inherit; padding: .35em .5em; border: 1px solid #999; border-radius: .3em; width: 16em; min-width: 0; }

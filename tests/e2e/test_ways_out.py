@@ -187,6 +187,11 @@ def test_one_study_that_may_not_go_keeps_all(world: World, path: str) -> None:
         assert answer.status_code == 403
         assert SILENT.uid in answer.json()["message"]
         assert EVERYBODY.uid not in answer.json()["message"]
+        last = [one for one in world.a.audit() if one["event"] == "release"][-2:]
+        assert {(one["study_instance_uid"], one["outcome"]) for one in last} == {
+            (SILENT.uid, "denied"),
+            (EVERYBODY.uid, "denied"),
+        }
     assert has_left(world, EVERYBODY) == has_left(world, SILENT) == 0
 
 

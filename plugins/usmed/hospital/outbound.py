@@ -105,9 +105,15 @@ class Outbound:
         """
         if destination.own:
             return
-        refused = []
-        for study in studies:
-            decision, granted = self._decide(study, destination.hospital, agent)
+        decided = [(study, *self._decide(study, destination.hospital, agent)) for study in studies]
+        refused = [
+            f"{study.study_instance_uid} ({decision.reason})"
+            for study, decision, _ in decided
+            if not decision.permitted
+        ]
+        for study, decision, granted in decided:
+            # What may go does not, beside what may not: nobody is to read that it did.
+            reason = "another study of the same request may not go" if decision.permitted and refused else decision.reason
             self._audit.append(
                 AuditEvent(
                     at=self._clock(),
@@ -116,13 +122,11 @@ class Outbound:
                     peer=destination.hospital or f"{destination.kind}:{destination.name}",
                     patient=self._patient(study),
                     study_instance_uid=study.study_instance_uid,
-                    outcome=Outcome.SUCCESS if decision.permitted else Outcome.DENIED,
-                    reason=decision.reason,
+                    outcome=Outcome.DENIED if refused else Outcome.SUCCESS,
+                    reason=reason,
                     detail={**granted, "destination": destination.name},
                 )
             ).wait()
-            if not decision.permitted:
-                refused.append(f"{study.study_instance_uid} ({decision.reason})")
         if refused:
             raise RefusedError(
                 "no-consent",

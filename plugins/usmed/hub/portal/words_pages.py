@@ -1,0 +1,3 @@
+"""What the portal's pages say, in Romanian and in English."""
+
+PAGE_WORDS: dict[str, tuple[str, str]] = {}

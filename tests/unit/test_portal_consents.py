@@ -246,7 +246,9 @@ def test_a_permit_in_words() -> None:
          "No hospital of the region may see my medical images in an emergency"),
         (Provision(DENY), "No hospital of the region may see my medical images, not even in an emergency"),
         (Provision(DENY, frozenset({"iasi"}), purposes=frozenset({Purpose.TREAT, Purpose.HRESCH})),
-         "Spitalul Sf. Spiridon Iași may not see my medical images"),
+         "Spitalul Sf. Spiridon Iași may not see my medical images, except in emergencies"),
+        (Provision(DENY, frozenset({"iasi"}), purposes=frozenset({Purpose.TREAT})),
+         "Spitalul Sf. Spiridon Iași may not see my medical images, for: my medical care"),
         (Provision(DENY, frozenset({"iasi"}), purposes=frozenset({Purpose.HRESCH})),
          "Spitalul Sf. Spiridon Iași may not see my medical images, for: medical research"),
         (Provision(PERMIT, frozenset({"closed"})),
@@ -268,7 +270,7 @@ def test_nothing_is_passed_over() -> None:
         "Bacău", "„gone”", "Sf. Spiridon", "îngrijirea", "urgențe", "cercetare", "tomografii (CT)", "radiografii (CR)",
         "(SR)", "un fel pe care această pagină nu îl cunoaște (ECG)", "tomografie din 2 ianuarie 2026 (nr. 1.2.3)",
         "o investigație pe care regiunea nu o cunoaște (nr. 1.2.9)", "de la 1 ianuarie 2020 până la 31 decembrie 2025",
-        "Spitalul Suceava nu poate vedea", "A fost retras",
+        "Spitalul Suceava nu poate vedea", "Retragerea acordului",
     ):  # fmt: skip
         assert said in told, said
 

@@ -47,13 +47,20 @@ class Registry:
         self._region = region
         self._clock = clock
 
-    def take(self, sender: str, records: Sequence[Any], enrolled: Sequence[Any] = ()) -> list[str]:
+    def take(
+        self,
+        sender: str,
+        records: Sequence[Any],
+        enrolled: Sequence[Any] = (),
+        taken: Callable[[Connection], None] = lambda _connection: None,
+    ) -> list[str]:
         """Take in consents, withdrawals and enrolments; what is answered is durable.
 
         Args:
             sender: who brings them, a hospital or the portal: nothing is believed but the proofs.
             records: as `domain.consent_record` has them.
             enrolled: `{"hospital", "token"}` each, as `domain.enrolment` has them.
+            taken: told of every record that was not known, in the transaction that keeps it.
 
         Returns:
             Why some were not taken; empty if all were, or were known. One that is wrong does not hold up others.
@@ -75,7 +82,8 @@ class Registry:
                 )
                 check_attested_numbers(record, self._region().spoken_for)
                 with changing(self._database) as connection:
-                    self._take(connection, record, document["document"]["resource"], sender, now)
+                    if self._take(connection, record, document["document"]["resource"], sender, now):
+                        taken(connection)
             except PeerDataError as error:
                 problems.append(f"consent: {error}")
         return problems
@@ -100,7 +108,7 @@ class Registry:
             held = [one.enrolment for one in enrolments.of_numbers(connection, [number])]
         return valid_credentials(held, self._clock())
 
-    def _take(self, connection: Connection, record: ConsentRecord, resource: Any, sender: str, now: datetime) -> None:
+    def _take(self, connection: Connection, record: ConsentRecord, resource: Any, sender: str, now: datetime) -> bool:
         consent = record.consent
         last = consents.current(connection, consent.id)
         (patient,) = consent.patient
@@ -110,7 +118,7 @@ class Registry:
                 raise PeerDataError("this consent's id belongs to a consent of another patient")
             if last.status == WITHDRAWN or (consent.active and consent.version <= last.version):
                 # What is held is as new, or newer, or final.
-                return
+                return False
             # Who may change it is as at key servers; else the hub would tell more than these let go.
             follows(record, last.to_record())
         version = max(consent.version, last.version + 1 if last else 1)
@@ -119,6 +127,7 @@ class Registry:
         )
         self._save(connection, one)
         append_in(connection, [_event(one, sender, now, "recorded" if consent.active else "withdrawn")])
+        return True
 
     def listed(self, patient: PatientIdentifier | None) -> list[StoredConsent]:
         """Return all consents, or those of the person whom a number names."""

@@ -18,6 +18,11 @@ from usmed.hub.app import create_app
 from usmed.hub.invitations import Invitations
 from usmed.hub.locator import Locator
 from usmed.hub.patients import Patients
+from usmed.hub.portal.app import create_portal
+from usmed.hub.portal.limits import Failures
+from usmed.hub.portal.mount import mounted
+from usmed.hub.portal.sessions import Sessions
+from usmed.hub.portal.web import Services as PortalServices
 from usmed.hub.registry import Registry
 from usmed.hub.requests import Requests
 from usmed.hub.resolve import Resolver
@@ -29,6 +34,7 @@ from usmed.platform.deliveries import Deliveries
 from usmed.platform.delivery_store import DeliveryStore
 from usmed.platform.environment import REGION_FILE
 from usmed.platform.nonces import NonceStore
+from usmed.platform.passkeys import Ceremonies
 from usmed.platform.region_store import RegionStore
 from usmed.platform.region_watch import RegionWatcher
 from usmed.platform.signed_http import Identity, Post, SignedClient, SignedGuard
@@ -116,12 +122,14 @@ def wire(
         Requests(database, region, clock),
         Accesses(database, region, clock),
     )
+    registry = Registry(database, region, clock, patients.invitations.enrolled)
+    nonces = NonceStore(database)
     app = create_app(
         Services(
             database=database,
             audit=audit,
             locator=Locator(database, region, clock),
-            registry=Registry(database, region, clock, patients.invitations.enrolled),
+            registry=registry,
             resolver=Resolver(database, audit, region, clock),
             patients=patients,
             regions=regions,
@@ -139,13 +147,29 @@ def wire(
         identity=Identity(HUB, settings.key),
         region=region,
         clock=clock,
-        nonces=NonceStore(database),
+        nonces=nonces,
         limit_bytes=settings.limit_bytes,
         open_paths=OPEN_PATHS,
         open_posts=OPEN_POSTS,
         refused=refused,
     )
-    return Wired(while_storage_answers(guard), deliveries)
+    portal = create_portal(
+        PortalServices(
+            region=region,
+            database=database,
+            invitations=patients.invitations,
+            requests=patients.requests,
+            accesses=patients.accesses,
+            registry=registry,
+            deliveries=deliveries,
+            sessions=Sessions(database, clock),
+            ceremonies=Ceremonies(region().name, lambda: region().portal, nonces, clock, scope="portal"),
+            failures=Failures(),
+            audit=audit,
+            clock=clock,
+        )
+    )
+    return Wired(while_storage_answers(mounted(guard, portal.wsgi_app, region)), deliveries)
 
 
 def _note(audit: AuditLog, now: datetime, what: str) -> None:

@@ -8,6 +8,7 @@ import hmac
 import secrets
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -100,13 +101,13 @@ class Ceremonies:
         return dict(options)
 
     def logged_in(
-        self, response: Any, find: Callable[[bytes], AttestedCredentialData | None]
+        self, response: Any, find: Callable[[bytes], Sequence[AttestedCredentialData]]
     ) -> AttestedCredentialData:
         """Return which passkey has signed.
 
         Args:
             response: the browser's answer.
-            find: finds a passkey that may log in by its id.
+            find: finds passkeys by an id. Only a liar makes another one with an id that is there: each is tried.
 
         Raises:
             PeerDataError: none, or another challenge.
@@ -116,7 +117,10 @@ class Ceremonies:
             found = find(base64url_decode(response["rawId"]))
         except _MALFORMED as error:
             raise PeerDataError("the passkey's answer is malformed") from error
-        return self.signed(challenge, response, [found] if found else [])
+        for one in found[:-1]:
+            with suppress(PeerDataError):
+                return self.signed(challenge, response, [one])
+        return self.signed(challenge, response, found[-1:])
 
     def signing(self, challenge: bytes, known: Sequence[AttestedCredentialData]) -> dict[str, Any]:
         """Return the options by which one of the known passkeys signs what the challenge stands for."""

@@ -122,15 +122,15 @@ class _Words:
         )
 
     def _when(self, rule: Provision, permits: bool) -> str:
-        """Return what a headline says of the purposes; nothing where it is what everybody expects."""
+        """Return what a headline says of the purposes; nothing for a permit that is for care."""
         if rule.purposes == {Purpose.ETREAT}:
             return self._say("when-emergency")
         if not permits and rule.purposes == {Purpose.TREAT, Purpose.HRESCH}:
-            return ""
+            return self._say("when-except")
         # Without a purpose every purpose is meant, emergencies too (FHIR R4 Consent.provision.purpose).
         if not permits and (not rule.purposes or rule.purposes >= {Purpose.TREAT, Purpose.ETREAT}):
             return self._say("when-not-even")
-        return "" if rule.purposes == {Purpose.TREAT} else self._say("when-for", purposes=self._purposes(rule))
+        return "" if permits and rule.purposes == {Purpose.TREAT} else self._say("when-for", purposes=self._purposes(rule))
 
     def _who(self, rule: Provision) -> str:
         return self._hospitals(rule.recipients, "any-hospital")

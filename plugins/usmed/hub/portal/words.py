@@ -4,12 +4,13 @@ from collections.abc import Iterable
 from datetime import date, datetime, time, timedelta, tzinfo
 
 from usmed.hub.portal.words_consents import CONSENT_WORDS
+from usmed.hub.portal.words_help import HELP_WORDS
 from usmed.hub.portal.words_pages import PAGE_WORDS
 
 LANGUAGES = {"ro": "Română", "en": "English"}
 """The first one is for whoever asks for none of them."""
 
-WORDS = {**PAGE_WORDS, **CONSENT_WORDS}
+WORDS = {**PAGE_WORDS, **CONSENT_WORDS, **HELP_WORDS}
 
 MONTHS = {
     "ro": ("ianuarie", "februarie", "martie", "aprilie", "mai", "iunie", "iulie", "august", "septembrie", "octombrie",

@@ -27,6 +27,7 @@ CONSENT_WORDS: dict[str, tuple[str, str]] = {
     "may-not-see-several": ("{who} nu pot vedea {what}{when}", "{who} may not see {what}{when}"),
     "when-emergency": (" în caz de urgență", " in an emergency"),
     "when-not-even": (", nici în caz de urgență", ", not even in an emergency"),
+    "when-except": (", în afară de urgențe", ", except in emergencies"),
     "when-for": (", pentru: {purposes}", ", for: {purposes}"),
     "my-images": ("imaginile mele medicale", "my medical images"),
     "some-images": ("o parte din imaginile mele medicale", "some of my medical images"),
@@ -69,7 +70,7 @@ CONSENT_WORDS: dict[str, tuple[str, str]] = {
     ),
     "no-end": ("fără termen, cât timp nu îl retrag", "no end, as long as I do not take it back"),
     "nothing-said": ("Nu permite și nu interzice nimic.", "It permits nothing and forbids nothing."),
-    "was-withdrawn": ("A fost retras: nu mai are niciun efect.", "It was taken back: it has no effect any more."),
+    "was-withdrawn": ("Retragerea acordului care spunea:", "This takes back what said:"),
     # Kinds of study, each with the codes that hospitals write.
     "kind-radiograph": ("radiografii ({codes})", "X-rays ({codes})"),
     "kind-ct": ("tomografii ({codes})", "CT scans ({codes})"),

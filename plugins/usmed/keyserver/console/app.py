@@ -148,8 +148,8 @@ def _add_log_in(app: Flask, services: Services) -> None:
     def log_in() -> Response:
         known = {one.credential.credential_id: one for one in access.passkeys()}
 
-        def find(id: bytes) -> AttestedCredentialData | None:
-            return known[id].credential if id in known else None
+        def find(id: bytes) -> list[AttestedCredentialData]:
+            return [known[id].credential] if id in known else []
 
         return _session(known[ceremonies.logged_in(_body({"response"})["response"], find).credential_id])
 

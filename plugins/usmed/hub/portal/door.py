@@ -1,0 +1,71 @@
+"""The way in and out: log in with a passkey, log out, and help for whoever cannot."""
+
+from typing import Any
+
+from fido2.webauthn import AttestedCredentialData
+from flask import Flask, Response, g, redirect, request, url_for
+
+from usmed.domain.enrolment import Credential
+from usmed.domain.errors import PeerDataError
+from usmed.hub.portal.person import credentials_with, find_person
+from usmed.hub.portal.web import Services, Sorry, check_failures, enter, json_answer, json_body, leave, page, remote
+from usmed.platform.passkeys import credential_of, public_key_of
+
+
+def add(app: Flask, services: Services) -> None:
+    """Add these pages."""
+    ceremonies = services.ceremonies
+
+    @app.get("/login")
+    def login() -> Any:
+        if g.session is not None:
+            return redirect(url_for("home"))
+        return page("login.html", out="out" in request.args)
+
+    @app.post("/login/options")
+    def login_options() -> Response:
+        check_failures(services)
+        return json_answer(ceremonies.log_in())
+
+    @app.post("/login")
+    def log_in() -> Response:
+        check_failures(services)
+        response = json_body({"response"})["response"]
+        known: list[Credential] = []
+
+        def find(id: bytes) -> list[AttestedCredentialData]:
+            with services.database.read() as connection:
+                known.extend(credentials_with(connection, id))
+            if not known:
+                raise Sorry(403, "passkey-unknown")
+            return [credential_of(one.id, one.public_key) for one in known]
+
+        try:
+            used = ceremonies.logged_in(response, find)
+        except PeerDataError as error:
+            raise _failed(str(error)) from error
+        except Sorry:
+            services.failures.add(remote(), services.clock())
+            raise
+        credential = Credential(used.credential_id, public_key_of(used))
+        national = services.region().national_number
+        with services.database.read() as connection:
+            g.person = find_person(connection, credential, national, services.clock())
+        if g.person is None:
+            raise Sorry(403, "passkey-over")
+        answer = enter(services, json_answer({"next": url_for("home")}), credential)
+        services.note("portal log-in", passkey=credential.id.hex()[:32])
+        return answer
+
+    def _failed(reason: str) -> Sorry:
+        services.failures.add(remote(), services.clock())
+        return Sorry(400, "login-failed", reason=reason)
+
+    @app.post("/logout")
+    def log_out() -> Any:
+        services.note("portal log-out")
+        return leave(services, redirect(url_for("login", out="")))
+
+    @app.get("/help")
+    def help() -> Response:
+        return page("help.html")

@@ -1,0 +1,78 @@
+"""Whose passkey it is: which numbers a person has, and under which of them the passkey signs."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from usmed.domain.enrolment import Credential, Guardian, one_person_fault, valid_credentials
+from usmed.domain.identifiers import NationalNumber, PatientIdentifier
+from usmed.hub import charts, enrolments
+from usmed.hub.enrolments import HeldEnrolment
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Whom a passkey stands for.
+
+    Attributes:
+        credential: the passkey.
+        own: the numbers that hospitals have enrolled: under these it signs.
+        numbers: all that the hub knows of the same person, these included.
+        charts: the hub's charts of this person.
+        guardian: who holds the passkey, if not the patient.
+        enrolments: what proves it.
+    """
+
+    credential: Credential
+    own: frozenset[PatientIdentifier]
+    numbers: frozenset[PatientIdentifier]
+    charts: tuple[int, ...]
+    guardian: Guardian | None
+    enrolments: tuple[HeldEnrolment, ...]
+
+    def signs_as(self, national: NationalNumber | None) -> PatientIdentifier:
+        """Return the number under which a new consent is given: the national one if there is one."""
+        issuer = national.issuer if national else ""
+        return min(self.own, key=lambda one: (one.issuer != issuer, one))
+
+
+def find_person(
+    connection: Connection, credential: Credential, national: NationalNumber | None, now: datetime
+) -> Person | None:
+    """Return whom a passkey stands for now; None if it stands for nobody, not any more, or not for one person."""
+    mine = _naming(connection, credential)
+    held = enrolments.of_numbers(connection, {number for one in mine for number in one.enrolment.patient})
+    if credential not in valid_credentials([one.enrolment for one in held], now):
+        return None
+    own = frozenset(number for one in held for number in one.enrolment.patient)
+    if one_person_fault(own, national):
+        # Better nobody than two people in one.
+        return None
+    known = [one for number in sorted(own) for one in charts.of_persons(connection, charts.person_named(number))]
+    guardians = [one.enrolment.guardian for one in mine]
+    return Person(
+        credential=credential,
+        own=own,
+        numbers=own | {number for one in known for number in one.linked},
+        charts=tuple(sorted({one.chart.id for one in known})),
+        guardian=next((one for one in guardians if one and now < one.until), None),
+        enrolments=tuple(held),
+    )
+
+
+def credentials_with(connection: Connection, credential_id: bytes) -> list[Credential]:
+    """Return the passkeys with an id that hospitals ever enrolled, whether they count now or not."""
+    held = enrolments.of_credential(connection, credential_id)
+    found = [each for one in held for each in one.enrolment.credentials if each.id == credential_id]
+    return list(dict.fromkeys(found))
+
+
+def is_known(connection: Connection, credential: Credential) -> bool:
+    """Tell whether a hospital ever enrolled a passkey, whether it counts now or not."""
+    return bool(_naming(connection, credential))
+
+
+def _naming(connection: Connection, credential: Credential) -> list[HeldEnrolment]:
+    held = enrolments.of_credential(connection, credential.id)
+    return [one for one in held if credential in one.enrolment.credentials]

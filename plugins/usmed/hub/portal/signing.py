@@ -1,0 +1,105 @@
+"""The signature: exactly the document that was shown, signed by the person's passkey, becomes a record.
+
+The document is kept from the moment it is shown; the challenge is its SHA-256 (`domain.consent_record.challenge`).
+"""
+
+import json
+import threading
+from typing import Any
+
+from flask import Flask, Response, url_for
+
+from usmed.domain.consent_record import ProofKind, challenge
+from usmed.domain.errors import PeerDataError, RefusedError
+from usmed.domain.fhir_consent import consent_from_fhir
+from usmed.hub.invitations import PORTAL
+from usmed.hub.portal.conflicts import limited_by
+from usmed.hub.portal.sessions import Draft
+from usmed.hub.portal.views import in_words, shown_consents
+from usmed.hub.portal.web import Services, Sorry, check_failures, json_answer, json_body, page, person, remote, session
+from usmed.platform.delivery_store import Item
+from usmed.platform.passkeys import credential_of
+
+FIRST_ROUND_S = 3.0
+"""How long a signature waits for key servers: most have it by then, and the next page can say so."""
+
+
+def add(app: Flask, services: Services) -> None:
+    """Add these pages."""
+    ceremonies = services.ceremonies
+
+    @app.get("/sign/<id>")
+    def sign(id: str) -> Response:
+        draft = _draft(id)
+        document = draft.document
+        consent = consent_from_fhir(document["resource"], id=document["id"], version=document["version"])
+        others = shown_consents(services, person())
+        now = services.clock()
+        stronger = {one.id for one in limited_by(consent, [each.consent for each in others], now)}
+        weaker = {each.stored.id for each in others if each.speaks and limited_by(each.consent, [consent], now)}
+        return page(
+            "sign.html", draft=draft, consent=consent, description=in_words(services, person(), consent),
+            stronger=[one for one in others if one.stored.id in stronger],
+            weaker=[one for one in others if one.stored.id in weaker],
+            exact=json.dumps(document, ensure_ascii=False, indent=2, sort_keys=True),
+        )  # fmt: skip
+
+    @app.post("/sign/<id>/options")
+    def sign_options(id: str) -> Response:
+        json_body(set())
+        check_failures(services)
+        return json_answer(ceremonies.signing(challenge(_draft(id).document), [_known()]))
+
+    @app.post("/sign/<id>")
+    def signed(id: str) -> Response:
+        check_failures(services)
+        draft, response = _draft(id), json_body({"response"})["response"]
+        try:
+            ceremonies.signed(challenge(draft.document), response, [_known()])
+        except PeerDataError as error:
+            services.failures.add(remote(), services.clock())
+            raise Sorry(400, "sign-failed", reason=str(error)) from error
+        _take(draft, {"document": draft.document, "proof": _proof(response)})
+        return json_answer({"next": url_for("consent", id=draft.document["id"])})
+
+    def _take(draft: Draft, record: dict[str, Any]) -> None:
+        tokens = tuple({"hospital": one.enrolment.hospital, "token": one.token} for one in person().enrolments)
+        item = Item(draft.document["id"], draft.document["version"], record, tokens)
+        problems = services.registry.take(
+            PORTAL, [record], taken=lambda connection: services.deliveries.add(connection, item)
+        )
+        if problems:
+            raise Sorry(409, "not-taken", reason="; ".join(problems))
+        services.sessions.drop(draft)
+        if draft.request:
+            try:
+                services.requests.answer(draft.request, person().numbers)
+            except RefusedError as error:
+                # It ended meanwhile: the consent holds all the same.
+                services.refused(error.code)
+        # On its way in any case; a server that does not answer must not keep the person waiting.
+        first = threading.Thread(target=services.deliveries.deliver, args=(item,), name="first delivery", daemon=True)
+        first.start()
+        first.join(FIRST_ROUND_S)
+
+    def _draft(id: str) -> Draft:
+        draft = services.sessions.draft(session(), id)
+        if draft is None:
+            raise Sorry(404, "draft-over")
+        return draft
+
+    def _known() -> Any:
+        mine = person().credential
+        return credential_of(mine.id, mine.public_key)
+
+
+def _proof(response: dict[str, Any]) -> dict[str, str]:
+    """Return a browser's answer as a proof (`domain.consent_record`); it was checked."""
+    signed = response["response"]
+    return {
+        "kind": ProofKind.PASSKEY.value,
+        "credential": response["rawId"],
+        "authenticator_data": signed["authenticatorData"],
+        "client_data": signed["clientDataJSON"],
+        "signature": signed["signature"],
+    }

@@ -1,0 +1,270 @@
+"""What the portal does not do: for other sites, for garbled answers, for whoever tries too often; and what it says."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from werkzeug.test import TestResponse
+
+from contract.hub_region import CNP, Region, study
+from contract.portal_patients import Patient
+from simulators.authenticator import Authenticator
+from usmed.domain.enrolment import Basis, Guardian
+from usmed.hub import enrolments
+from usmed.hub.portal.app import HEADERS
+from usmed.hub.portal.limits import MOST_FAILURES
+
+ANA = ("RO-CNP", CNP)
+SCRIPT = "<script>alert(1)</script>\"'&amp;"
+
+
+@pytest.fixture
+def ana(region: Region) -> Patient:
+    region.feed("iasi", study("1.2.3", ANA))
+    return Patient(region, ANA).enrolled()
+
+
+def last_refusal(region: Region) -> dict[str, Any]:
+    return next(one for one in reversed(region.audit.tail(1000)) if one["event"] == "refused")
+
+
+# ---- Log-in ----
+
+
+def unverified(person: Patient) -> TestResponse:
+    person.phone.flags = 0x01
+    return person.log_in()
+
+
+def another_key(person: Patient) -> TestResponse:
+    person.phone = Authenticator(person.phone.origin, person.phone.id)
+    return person.log_in()
+
+
+def another_id(person: Patient) -> TestResponse:
+    person.phone.id = b"credential-0009!"
+    return person.log_in()
+
+
+def late(person: Patient) -> TestResponse:
+    options = person.post("/login/options", {}).json
+    person.region.clock.advance(3 * 60)
+    return person.post("/login", {"response": person.phone.get(options)})
+
+
+def twice(person: Patient) -> TestResponse:
+    response = {"response": person.phone.get(person.post("/login/options", {}).json)}
+    assert person.post("/login", response).status_code == 200
+    return person.post("/login", response)
+
+
+def own_challenge(person: Patient) -> TestResponse:
+    given = {"publicKey": {"challenge": "A" * 75, "rpId": person.phone.origin.removeprefix("https://")}}
+    return person.post("/login", {"response": person.phone.get(given)})
+
+
+WRONG: dict[str, Callable[[Patient], TestResponse]] = {
+    "another site": lambda one: one.log_in(origin="https://portal.evil.example"),
+    "another port": lambda one: one.log_in(origin=f"{one.phone.origin}:8443"),
+    "a registration's type": lambda one: one.log_in(type="webauthn.create"),
+    "no user verification": unverified,
+    "another key": another_key,
+    "another credential": another_id,
+    "too late": late,
+    "twice": twice,
+    "a challenge of one's own": own_challenge,
+    "nothing": lambda one: one.post("/login", {"response": None}),
+    "half of it": lambda one: one.post("/login", {"response": {"response": {"clientDataJSON": "e30"}}}),
+    "numbers": lambda one: one.post("/login", {"response": {"rawId": 1, "response": {"clientDataJSON": 2}}}),
+    "a list": lambda one: one.post("/login", []),
+    "a member more": lambda one: one.post("/login", {"response": {}, "more": 1}),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_does_not_log_in(ana: Patient, name: str) -> None:
+    ana.submit("/logout")
+    answer = WRONG[name](ana)
+    assert answer.status_code in (400, 403)
+    if name != "twice":
+        assert "__Host-usmed-portal" not in answer.headers.get("Set-Cookie", "")
+    message = answer.json["message"]  # type: ignore[index]
+    assert "Traceback" not in answer.text
+    assert "Nu s-a schimbat nimic" in message or "Nu cunoaștem" in message
+    assert last_refusal(ana.region)["outcome"] == "denied"
+
+
+def test_an_answer_is_in_the_persons_language(ana: Patient) -> None:
+    answer = ana.post("/login", {"response": None}, **{"Accept-Language": "en"})
+    assert answer.json["message"] == "We could not recognise your passkey. Nothing has changed. Try again."  # type: ignore[index]
+
+
+def test_who_was_enrolled_by_a_guardian_is_out_when_that_ends(region: Region) -> None:
+    until = region.clock().replace(year=2027)
+    child = Patient(region, ANA)
+    child.answered(guardian={"basis": "parent", "until": int(until.timestamp())})
+    child.confirmed(guardian=Guardian(Basis.PARENT, until))
+    assert "Acționați pentru altcineva, până la 21 noiembrie 2027" in child.read("/")
+    region.clock.now = until
+    assert child.get("/").headers["Location"] == "/portal/login"
+    assert child.log_in().json["error"] == "passkey-over"  # type: ignore[index]
+
+
+def test_a_passkey_that_would_be_two_people_is_nobodys(ana: Patient) -> None:
+    # The hub takes no passkey twice on the portal, but a hospital can enrol what it likes.
+    twin = Patient(ana.region, ("SUCEAVA", "9"))
+    twin.phone = ana.phone
+    twin.get(f"/enrol/{twin.invited('suceava')}")
+    twin.tell_birth_date()
+    assert twin.make_passkey().json["error"] == "passkey-taken"  # type: ignore[index]
+    with ana.region.database.read() as connection:
+        (held,) = enrolments.of_credential(connection, ana.phone.id)
+    (credential,) = held.enrolment.credentials
+    other = Patient(ana.region, ("RO-CNP", "2630615123453"))
+    other.bring("suceava", credentials=[credential])
+    assert ana.get("/").headers["Location"] == "/portal/login"
+    assert ana.log_in().json["error"] == "passkey-over"  # type: ignore[index]
+
+
+def test_who_fails_too_often_waits(ana: Patient) -> None:
+    other = Patient(ana.region, ANA, address="203.0.113.50")
+    for _ in range(MOST_FAILURES):
+        assert other.post("/login", {"response": {}}).status_code == 400
+    answer = other.post("/login", {"response": {}})
+    assert (answer.status_code, answer.json["error"]) == (429, "too-many")  # type: ignore[index]
+    assert other.get(f"/enrol/{'A' * 32}").status_code == 429
+    # Others are not kept out by it, and it passes.
+    ana.submit("/logout")
+    assert ana.log_in().status_code == 200
+    ana.region.clock.advance(10 * 60)
+    assert other.post("/login/options", {}).status_code == 200
+
+
+# ---- Other sites, other sessions ----
+
+
+def test_another_site_cannot_act_in_a_patients_name(ana: Patient) -> None:
+    form = {"kind": "permit", "who": "all", "where": "all", "what": "all", "term": "year"}
+    origin = ana.region.manifest.portal
+    for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {}):
+        answer = ana.browser.post(
+            "/portal/consents/new", base_url=origin, data={**form, "csrf": ana.csrf}, headers=headers
+        )
+        assert answer.status_code == 403, headers
+    for token in ("", "0" * 64, "ș"):
+        answer = ana.browser.post(
+            "/portal/consents/new", base_url=origin, data={**form, "csrf": token}, headers={"Origin": origin}
+        )
+        assert answer.status_code == 403, token
+    other = Patient(ana.region, ("SUCEAVA", "9"), name="another-passkey!").enrolled("suceava")
+    csrf, ana.csrf = ana.csrf, other.csrf
+    assert ana.choose(who="all").status_code == 403
+    ana.csrf = csrf
+    assert ana.choose(who="all").status_code == 302
+
+
+def test_an_invented_session_is_none(ana: Patient) -> None:
+    host = ana.region.manifest.portal.removeprefix("https://")
+    for token in ("x", "A" * 43, "ș", "'; DROP TABLE portal_session; --"):
+        ana.browser.set_cookie("__Host-usmed-portal", token, domain=host)
+        assert ana.get("/").headers["Location"] == "/portal/login"
+
+
+def test_what_is_in_the_database_lets_nobody_in(ana: Patient) -> None:
+    token = ana.browser.get_cookie("__Host-usmed-portal", domain=ana.region.manifest.portal.removeprefix("https://"))
+    assert token is not None
+    with ana.region.database.read() as connection:
+        held = [str(row) for row in connection.exec_driver_sql("SELECT * FROM portal_session").all()]
+    assert len(held) == 1
+    assert token.value not in held[0]
+
+
+# ---- What is sent ----
+
+
+def test_what_was_chosen_stays_when_something_is_missing(ana: Patient) -> None:
+    answer = ana.choose(who="some", recipients=[], sources=["iasi"], where="some", term="date", until="2026-11-20")
+    assert answer.status_code == 400
+    kept = ("Alegeți cel puțin un spital", "Această zi a trecut deja", '"2026-11-20"', '<details class="card" open>')
+    for said in kept:
+        assert said in answer.text, said
+    assert re.search(r'name="sources" value="iasi" checked', answer.text)
+
+
+def test_large_and_garbled_bodies(ana: Patient) -> None:
+    origin = ana.region.manifest.portal
+    headers = {"Origin": origin, "X-CSRF-Token": ana.csrf}
+    for data, kind in ((b"{", "application/json"), (b"\xff", "application/json"), (b"a=1", "text/plain")):
+        for path in ("/portal/login", "/portal/sign/x"):
+            answer = ana.browser.post(path, base_url=origin, data=data, content_type=kind, headers=headers)
+            assert answer.status_code in (400, 404), (path, data)
+            assert "Traceback" not in answer.text
+    big = ana.browser.post("/portal/login", base_url=origin, json={"response": "x" * 70_000}, headers=headers)
+    assert big.status_code == 413
+    assert "prea mare" in big.text
+    big = ana.browser.post("/portal/consents/new", base_url=origin, data={"who": "x" * 70_000}, headers=headers)
+    assert big.status_code == 413
+
+
+def test_nothing_that_was_sent_is_markup(ana: Patient) -> None:
+    region, id = ana.region, "11111111-1111-4111-8111-111111111111"
+    body = {"id": id, "identifier": {"issuer": "RO-CNP", "value": CNP}, "purpose": "TREAT",
+            "department": SCRIPT, "role": SCRIPT[:32]}  # fmt: skip
+    region.post("bacau", "/v1/requests", body)
+    access = {"sequence": 1, "at": int(region.clock().timestamp()), "patient": {"issuer": "RO-CNP", "value": CNP},
+              "recipient": "bacau", "role": SCRIPT, "purpose": "TREAT", "study_instance_uid": "1.2.3",
+              "consents": [SCRIPT]}  # fmt: skip
+    region.post("iasi", "/v1/accesses", {"accesses": [access]})
+    pages = [ana.read(path) for path in ("/", f"/requests/{id}", "/access", "/consents/new?kind=deny")]
+    pages.append(ana.choose(until=SCRIPT, term="date", study_from=SCRIPT, kind="deny", recipients=SCRIPT).text)
+    pages.append(ana.get(f"/consents/{SCRIPT}").text)
+    pages.append(ana.get(f"/access?before={SCRIPT}&lang={SCRIPT}").text)
+    pages.append(ana.submit("/consents/new", kind=SCRIPT).text)
+    fresh = Patient(region, ("SUCEAVA", "9"), name="another-passkey!")
+    fresh.get(f"/enrol/{fresh.invited('suceava')}")
+    pages.append(fresh.tell_birth_date("<script>alert", "2", "3").text)
+    assert "&lt;script&gt;" in pages[0]
+    for page in pages:
+        assert "<script>alert" not in page
+
+
+@pytest.mark.parametrize("language", ["ro", "en"])
+def test_every_page_forbids_what_is_not_its_own(ana: Patient, language: str) -> None:
+    consent = ana.permit(recipients="bacau")
+    draft = ana.choose(recipients="suceava").headers["Location"].removeprefix("/portal")
+    paths = ("/", "/consents", f"/consents/{consent}", "/consents/new", "/consents/new?kind=permit", draft, "/access",
+             "/studies", "/help", "/nowhere", "/static/portal.js", "/worker.js")  # fmt: skip
+    for path in paths:
+        answer = ana.get(path, headers={"Accept-Language": language})
+        policy = answer.headers["Content-Security-Policy"]
+        assert policy == HEADERS["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        if path.startswith("/static"):
+            continue
+        assert answer.headers["Cache-Control"] == "no-store"
+        if path == "/worker.js":
+            continue
+        assert f'<html lang="{language}">' in answer.text
+        assert not re.search(r"<style|style=|\son\w+=|<script>", answer.text)
+        assert not re.findall(r'(?:src|href|action)="(?:https?:)?//', answer.text)
+        assert answer.text.count("<h1") == 1, path
+        for field in re.findall(r"<input (?!type=\"hidden\")[^>]*>", answer.text):
+            assert re.search(re.escape(field) + r".*?</label>", answer.text, re.S), field
+
+
+def test_the_first_page_is_light(ana: Patient) -> None:
+    weight = sum(
+        len(ana.get(path).data)
+        for path in ("/", "/static/portal.css", "/static/portal.js", "/static/icon.svg", "/app.webmanifest")
+    )
+    assert weight < 150_000
+
+
+def test_a_language_is_remembered(ana: Patient) -> None:
+    assert '<html lang="ro">' in ana.get("/").text
+    assert '<html lang="en">' in ana.get("/?lang=en").text
+    assert '<html lang="en">' in ana.get("/consents").text
+    assert '<html lang="en">' in ana.get("/consents?lang=xx").text
+    assert '<html lang="ro">' in ana.get("/consents?lang=ro").text

@@ -113,7 +113,8 @@ class Outbound:
         ]
         for study, decision, granted in decided:
             # What may go does not, beside what may not: nobody is to read that it did.
-            reason = "another study of the same request may not go" if decision.permitted and refused else decision.reason
+            beside = decision.permitted and refused
+            reason = "another study of the same request may not go" if beside else decision.reason
             self._audit.append(
                 AuditEvent(
                     at=self._clock(),

@@ -7,6 +7,7 @@ from pathlib import Path
 from joserfc.jwk import OKPKey
 
 from usmed.domain.errors import ConfigurationError
+from usmed.hub.proxies import Networks, read_proxies
 from usmed.platform.environment import DATABASE_URL, REGION_FILE, setting
 from usmed.platform.keys import load_private_key, public_key_text
 from usmed.platform.region_file import RegionFile, read_region
@@ -14,6 +15,7 @@ from usmed.platform.region_store import starting_region
 
 PRIVATE_KEY_FILE = "USMED_PRIVATE_KEY_FILE"
 MAXIMUM_BODY_BYTES = "USMED_MAXIMUM_BODY_BYTES"
+TRUSTED_PROXIES = "USMED_TRUSTED_PROXIES"
 DEFAULT_DATABASE_URL = "sqlite:///usmed-hub.db"
 DEFAULT_BODY_BYTES = 8 << 20
 """A bucket of a hospital with three million studies has some 12,000 records of 300 bytes."""
@@ -27,6 +29,7 @@ class HubSettings:
     region: RegionFile
     key: OKPKey
     limit_bytes: int
+    proxies: Networks = ()
 
 
 def load_settings(environ: Mapping[str, str]) -> HubSettings:
@@ -48,13 +51,14 @@ def load_settings(environ: Mapping[str, str]) -> HubSettings:
     region = attempt(lambda: region_of(environ))
     key = attempt(lambda: load_private_key(_path(environ, PRIVATE_KEY_FILE)))
     limit = attempt(lambda: _limit(environ))
+    proxies = attempt(lambda: read_proxies(environ.get(TRUSTED_PROXIES, ""), TRUSTED_PROXIES))
     believed = attempt(lambda: starting_region(url, region)) if url and region else None
     believed = believed or (region.manifest if region else None)
     if believed and key and public_key_text(believed.hub.key) != public_key_text(key):
         problems.append(f"{PRIVATE_KEY_FILE}: its public key {public_key_text(key)} is not the region's hub's")
-    if problems or not url or not region or not key or not limit:
+    if problems or not url or not region or not key or not limit or proxies is None:
         raise ConfigurationError("settings of the hub", problems)
-    return HubSettings(url, region, key, limit)
+    return HubSettings(url, region, key, limit, proxies)
 
 
 def database_url(environ: Mapping[str, str]) -> str:

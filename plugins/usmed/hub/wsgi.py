@@ -23,6 +23,7 @@ from usmed.hub.portal.limits import Failures
 from usmed.hub.portal.mount import mounted
 from usmed.hub.portal.sessions import Sessions
 from usmed.hub.portal.web import Services as PortalServices
+from usmed.hub.proxies import behind
 from usmed.hub.registry import Registry
 from usmed.hub.requests import Requests
 from usmed.hub.resolve import Resolver
@@ -169,7 +170,8 @@ def wire(
             clock=clock,
         )
     )
-    return Wired(while_storage_answers(mounted(guard, portal.wsgi_app, region)), deliveries)
+    application = while_storage_answers(mounted(guard, portal.wsgi_app, region))
+    return Wired(behind(application, settings.proxies), deliveries)
 
 
 def _note(audit: AuditLog, now: datetime, what: str) -> None:

@@ -130,7 +130,9 @@ class _Words:
         # Without a purpose every purpose is meant, emergencies too (FHIR R4 Consent.provision.purpose).
         if not permits and (not rule.purposes or rule.purposes >= {Purpose.TREAT, Purpose.ETREAT}):
             return self._say("when-not-even")
-        return "" if permits and rule.purposes == {Purpose.TREAT} else self._say("when-for", purposes=self._purposes(rule))
+        if permits and rule.purposes == {Purpose.TREAT}:
+            return ""
+        return self._say("when-for", purposes=self._purposes(rule))
 
     def _who(self, rule: Provision) -> str:
         return self._hospitals(rule.recipients, "any-hospital")

@@ -213,9 +213,8 @@ def state_of(consent: Consent, progress: Progress | None, threshold: int, now: d
         return State.WITHDRAWN if progress is None or progress.done else State.WITHDRAWING
     if consent.valid_until is not None and consent.valid_until <= now:
         return State.OVER
-    if progress is not None:
-        if not (progress.done if _takes_away(consent) else len(progress.holding) >= threshold):
-            return State.ON_ITS_WAY
+    if progress is not None and not (progress.done if _takes_away(consent) else len(progress.holding) >= threshold):
+        return State.ON_ITS_WAY
     return State.LATER if consent.valid_from is not None and now < consent.valid_from else State.IN_FORCE
 
 

@@ -282,6 +282,17 @@ def test_a_patient_can_forbid_even_emergencies(world: World) -> None:
     assert [one["outcome"] for one in world.b.audit() if one["event"] == "emergency"][-1] == "denied"
 
 
+def test_who_asks_for_too_many_emergencies_is_refused_and_that_is_written_down(world: World) -> None:
+    def ask() -> requests.Response:
+        number = national_number(next(_numbers))
+        return world.c.as_staff(CLERK, "/emergencies", {"PatientID": number, "Reason": REASON})
+
+    assert [ask().status_code for _ in range(6)] == [200] * 5 + [403]
+    last = [one for one in world.c.audit() if one["event"] == "emergency"][-1]
+    assert (last["outcome"], last["agent"], last["reason"]) == ("denied", CLERK[0], REASON)
+    assert last["detail"]["what"].startswith("too-many: ")
+
+
 @contextmanager
 def _moved(who: Hospital | KeyServer, by: str) -> Iterator[None]:
     """Let a process run with a clock that is wrong."""

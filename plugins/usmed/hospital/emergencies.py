@@ -83,9 +83,13 @@ class Emergencies:
             self._drop_ended(now)
             # Each for themselves: one who asks too often must not be in the others' way.
             waiting = [one for one in self._known.values() if one.asked_by == staff and not one.confirmed_by]
-            if len(waiting) >= MOST_WAITING:
-                raise RefusedError("too-many", "too many emergencies that you asked for wait to be confirmed")
-            self._known[one.id] = one
+            refused = len(waiting) >= MOST_WAITING
+            if not refused:
+                self._known[one.id] = one
+        if refused:
+            fault = "too many emergencies that you asked for wait to be confirmed"
+            self._record(one, now, staff, f"too-many: {fault}", Outcome.DENIED)
+            raise RefusedError("too-many", fault)
         self._record(one, now, staff, "asked for")
         return one
 

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from usmed.domain.errors import ConfigurationError
-from usmed.hospital.settings import AutomaticPull, Settings, modality_allows_get, read_settings
+from usmed.hospital.settings import AutomaticPull, Settings, checks_passwords, modality_allows_get, read_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Json = dict[str, Any]
@@ -60,6 +60,21 @@ def test_a_node_of_a_region(federated: Json) -> None:
     assert (settings.Pull.MaximumStudies, settings.Pull.Connections) == (5, 4)
     assert settings.Lookup.DeadlineSeconds == 2
     assert settings.Foreign.Modalities == {"their-pacs": "regional"}
+
+
+@pytest.mark.parametrize(
+    ("configuration", "expected"),
+    [
+        ({}, False),
+        ({"AuthenticationEnabled": True}, True),
+        ({"AuthenticationEnabled": False}, False),
+        ({"RemoteAccessAllowed": True}, True),
+        ({"RemoteAccessAllowed": True, "AuthenticationEnabled": False}, False),
+        ({"RemoteAccessAllowed": False, "AuthenticationEnabled": True}, True),
+    ],
+)
+def test_whether_orthanc_checks_passwords(configuration: Json, expected: bool) -> None:
+    assert checks_passwords(configuration) is expected
 
 
 FAULTS: list[tuple[str, Any, str]] = [

@@ -12,21 +12,34 @@ LIMIT_BYTES = 64 << 10
 NOBODY = "http"
 """Who asks where Orthanc authenticates nobody."""
 
+LOG_INS_OFF, NOBODY_LOGGED_IN = "log-ins-off", "nobody"
+
 
 def agent() -> str:
     """Return who asks: the user whom Orthanc has authenticated."""
     return str(request.environ.get("REMOTE_USER", NOBODY))
 
 
+def is_staff() -> bool:
+    """Tell whether a member of staff asks: somebody who has logged in, with a password that was checked."""
+    return bool(request.environ.get("AUTH_TYPE")) and agent() != NOBODY
+
+
 def staff() -> str:
     """Return which member of staff asks.
 
     Raises:
-        RefusedError: nobody has logged in.
+        RefusedError: nobody has logged in, or nobody's password is checked: then one person could be two.
     """
     user = agent()
+    if not request.environ.get("AUTH_TYPE"):
+        raise RefusedError(
+            LOG_INS_OFF,
+            "log-ins have to be on: members of staff do this, and this node checks nobody's password"
+            " (AuthenticationEnabled and RegisteredUsers in orthanc.json)",
+        )
     if user == NOBODY:
-        raise RefusedError("nobody", "this is done by members of staff who have logged in")
+        raise RefusedError(NOBODY_LOGGED_IN, "this is done by members of staff who have logged in")
     return user
 
 

@@ -19,7 +19,7 @@ from usmed.hospital.emergency_pages import create_emergency_pages
 from usmed.hospital.feed import Feed
 from usmed.hospital.fetch import Fetch
 from usmed.hospital.lookup import FederatedLookup
-from usmed.hospital.page_requests import NOBODY, agent, json_body, text
+from usmed.hospital.page_requests import LOG_INS_OFF, NOBODY_LOGGED_IN, agent, is_staff, json_body, text
 from usmed.hospital.patient_request_pages import create_patient_request_pages, offered
 from usmed.hospital.patient_requests import PatientRequests
 from usmed.hospital.pulls import Pulls
@@ -40,8 +40,13 @@ def create_pages(
     requests: PatientRequests,
     enrolling: Blueprint,
     hospital_name: Callable[[str], str],
+    refused: Callable[[str, str, str], None],
 ) -> Flask:
-    """Return the application; Orthanc's HTTP server mounts it and has authenticated whoever calls."""
+    """Return the application; Orthanc's HTTP server mounts it and has authenticated whoever calls.
+
+    Args:
+        refused: writes a refusal down: from which address, who (nobody that is proved), and why.
+    """
     app = Flask(__name__, static_folder=None)
     app.register_blueprint(create_desk_pages(desk), url_prefix="/consents")
     app.register_blueprint(create_emergency_pages(emergencies, naming), url_prefix="/emergencies")
@@ -50,6 +55,9 @@ def create_pages(
 
     @app.errorhandler(UsmedError)
     def failed(error: UsmedError) -> tuple[Response, int]:
+        if isinstance(error, RefusedError) and error.code in (LOG_INS_OFF, NOBODY_LOGGED_IN):
+            # All others are written down by whoever refuses.
+            refused("inside the hospital", "", f"{request.path}: {error}")
         status = 400 if isinstance(error, PeerDataError) else 403 if isinstance(error, RefusedError) else 503
         return jsonify(error=type(error).__name__, message=str(error)), status
 
@@ -159,7 +167,7 @@ def _add_panels(app: Flask, panel: RegionPanel, archive: Archive, requests: Pati
             return jsonify(error="unknown", message="there is no such patient here"), 404
         own = next((one for one in studies if not one.is_guest), studies[0])
         shown = panel.patient(own.patient_id, agent(), own.issuer)
-        if requests.possible() and agent() != NOBODY and not own.is_guest:
+        if requests.possible() and is_staff() and not own.is_guest:
             shown["enrol"] = f"desk/patient?{urlencode({'orthanc': resource})}"
         return jsonify(offered(shown, requests, naming, own.patient_id, own.issuer))
 

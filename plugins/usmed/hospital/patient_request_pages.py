@@ -7,7 +7,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import Naming
-from usmed.hospital.page_requests import NOBODY, agent, json_body, staff, text
+from usmed.hospital.page_requests import is_staff, json_body, staff, text
 from usmed.hospital.patient_requests import PatientRequest, PatientRequests
 from usmed.hospital.region_panel import Notice
 
@@ -37,7 +37,7 @@ def offered(
     panel: dict[str, Any], requests: PatientRequests, naming: Naming, patient_id: str, issuer: str
 ) -> dict[str, Any]:
     """Add to a region panel that shows nothing for want of consent what is needed to ask the patient, as `Ask`."""
-    if panel["notice"] != Notice.NO_PERMISSION or agent() == NOBODY or not requests.possible():
+    if panel["notice"] != Notice.NO_PERMISSION or not is_staff() or not requests.possible():
         return panel
     try:
         patient = naming.identify(patient_id, issuer)

@@ -259,6 +259,15 @@ def _plugin_order(plugins: Any) -> list[str]:
     ]
 
 
+def checks_passwords(configuration: Mapping[str, Any]) -> bool:
+    """Tell whether Orthanc has checked the password of whoever it serves.
+
+    What Orthanc does where nothing is said (Orthanc Book, "Configuration"): it does so if other machines may connect.
+    """
+    remote = configuration.get("RemoteAccessAllowed", False)
+    return configuration.get("AuthenticationEnabled", remote) is True
+
+
 def modality_allows_get(modality: Any) -> bool:
     """Tell whether Orthanc lets this modality C-GET: yes, unless its long form says no."""
     return not (isinstance(modality, dict) and modality.get("AllowGet") is False)

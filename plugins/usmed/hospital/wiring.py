@@ -343,6 +343,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
             )
         ),
         hospital_name=name_of,
+        refused=refused,
     )
     return Node(
         settings=settings,

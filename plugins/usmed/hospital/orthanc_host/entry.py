@@ -26,7 +26,7 @@ from usmed.hospital.orthanc_host.qido import JSON_TYPE, QidoStudies, base_url, t
 from usmed.hospital.orthanc_host.rest_find import RestFind
 from usmed.hospital.orthanc_host.safe_end import end_with_the_interpreter, keep_and_register
 from usmed.hospital.regional_find import RegionalFind
-from usmed.hospital.settings import AutomaticPull, read_settings
+from usmed.hospital.settings import AutomaticPull, checks_passwords, read_settings
 from usmed.hospital.wiring import Node, create_node
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def _register(node: Node, archive: OrthancArchive, matching: Matching, configura
     guarded = GuardedRoutes(node.outbound, archive, root, dicomweb.get("Servers", {}), modalities.changed)
     for pattern, methods, handler in guarded.routes():
         http.register(pattern, handler, methods=methods)
-    http.mount("/usmed", node.pages.wsgi_app)
+    http.mount("/usmed", node.pages.wsgi_app, checked=checks_passwords(configuration))
     http_filter = HttpFilter(
         archive=archive,
         fetch=node.fetch,

@@ -53,7 +53,7 @@ class Answer:
 
 
 def user_of(headers: Mapping[str, str]) -> str:
-    """Return the user name of HTTP basic authentication, which Orthanc has checked; empty without."""
+    """Return the user name of HTTP basic authentication, which Orthanc has checked if log-ins are on; else `http`."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() != "basic":
         return "http"
@@ -162,16 +162,20 @@ def _send(output: Any, answer: Answer) -> None:
         output.SendHttpStatus(answer.status, answer.body)
 
 
-def mount(prefix: str, application: WSGIApplication) -> None:
-    """Serve a WSGI application below a prefix of Orthanc's HTTP server, behind its authentication."""
+def mount(prefix: str, application: WSGIApplication, *, checked: bool) -> None:
+    """Serve a WSGI application below a prefix of Orthanc's HTTP server, behind its authentication.
+
+    Args:
+        checked: whether Orthanc has checked the password of whoever calls; else the user's name is a mere claim.
+    """
 
     def handle(request: HttpRequest) -> Answer:
-        return _call_wsgi(application, prefix, request)
+        return _call_wsgi(application, prefix, request, checked=checked)
 
     register(f"{prefix}(/.*)?", handle)
 
 
-def _call_wsgi(application: WSGIApplication, prefix: str, request: HttpRequest) -> Answer:
+def _call_wsgi(application: WSGIApplication, prefix: str, request: HttpRequest, *, checked: bool) -> Answer:
     environ: dict[str, Any] = {
         "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": prefix,
@@ -184,6 +188,8 @@ def _call_wsgi(application: WSGIApplication, prefix: str, request: HttpRequest) 
         "SERVER_PORT": request.headers.get("host", "").partition(":")[2] or "80",
         "SERVER_PROTOCOL": "HTTP/1.1",
         "REMOTE_USER": request.agent,
+        # RFC 3875 §4.1.1: by what the server has authenticated the user.
+        **({"AUTH_TYPE": "Basic"} if checked else {}),
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
         "wsgi.input": io.BytesIO(request.body),

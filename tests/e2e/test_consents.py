@@ -172,7 +172,7 @@ def test_a_consent_given_at_the_desk_shows_at_the_next_look_and_so_does_its_with
     world.region.withdraw(consent)
     withdrawn = time.monotonic()
     eventually(lambda: not sees(world.b, second), WITHIN_S, "the withdrawal shows")
-    # What B has got stays a guest copy of B's; nothing more comes.
+    # What B has got goes, too (`test_withdrawn_copies`); nothing more comes.
     assert world.b.post("/usmed/fetch", {"StudyInstanceUID": second.uid}, headers=JSON).status_code == 404
     assert not world.b.get(f"/dicom-web/studies/{second.uid}/metadata").ok
     assert time.monotonic() - withdrawn < 2 * WITHIN_S

@@ -1,7 +1,7 @@
 """The states of a pull: a study on its way from another hospital.
 
 The whole state machine is this table. A pull that is not COMPLETE is shown as not complete, whatever part of it
-has arrived.
+has arrived. Its end, long after, is part of it: a guest copy that has to go is LEAVING until the last of it is deleted.
 """
 
 from collections.abc import Mapping
@@ -20,6 +20,7 @@ class State(StrEnum):
     COMPLETE = "complete"
     REFUSED = "refused"
     FAILED = "failed"
+    LEAVING = "leaving"
 
 
 class Event(StrEnum):
@@ -33,6 +34,7 @@ class Event(StrEnum):
     DUE = "due"  # the wait is over
     ASKED_AGAIN = "asked again"  # a person or a lookup wants it (anew)
     RESTARTED = "restarted"  # this process starts and finds the pull in the queue
+    LEAVE = "leave"  # what is here of it is to be deleted: unused for long, or not permitted any more
 
 
 TRANSITIONS: Mapping[tuple[State, Event], State] = {
@@ -54,10 +56,24 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = {
     (State.REFUSED, Event.RESTARTED): State.REFUSED,
     (State.FAILED, Event.ASKED_AGAIN): State.QUEUED,
     (State.FAILED, Event.RESTARTED): State.FAILED,
+    # One that runs is broken off.
+    (State.QUEUED, Event.LEAVE): State.LEAVING,
+    (State.RUNNING, Event.LEAVE): State.LEAVING,
+    (State.WAITING, Event.LEAVE): State.LEAVING,
+    (State.COMPLETE, Event.LEAVE): State.LEAVING,
+    (State.REFUSED, Event.LEAVE): State.LEAVING,
+    (State.FAILED, Event.LEAVE): State.LEAVING,
+    # Decided is decided, also after a restart. Whoever wants the study back asks once it is gone.
+    (State.LEAVING, Event.LEAVE): State.LEAVING,
+    (State.LEAVING, Event.ASKED_AGAIN): State.LEAVING,
+    (State.LEAVING, Event.RESTARTED): State.LEAVING,
 }
 
 UNFINISHED = frozenset({State.QUEUED, State.RUNNING, State.WAITING})
 """States in which a part of the study may be here and more is to come."""
+
+GIVEN_UP = frozenset({State.REFUSED, State.FAILED, State.LEAVING})
+"""States in which nothing more comes and the study is not here whole."""
 
 MAXIMUM_ATTEMPTS = 12
 _FIRST_WAIT = timedelta(seconds=2)

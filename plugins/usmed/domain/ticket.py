@@ -92,9 +92,12 @@ class AccessTicket:
 
     def decide(self, study: StudyFacts, now: datetime) -> Decision:
         """Decide about one study: the same rules as over the consents themselves, on the ticket's scope."""
+        return decide([self.as_consent()], AccessRequest(self.requester, self.purpose), study, now)
+
+    def as_consent(self) -> Consent:
+        """Return what it says as one consent of the patient's, under the ids of those that it rests on."""
         names = ",".join(one.id for one in self.consents)
-        consent = Consent(names, 1, self.patient, self.issued - CLOCK_TOLERANCE, self.expires, True, self.scope)
-        return decide([consent], AccessRequest(self.requester, self.purpose), study, now)
+        return Consent(names, 1, self.patient, self.issued - CLOCK_TOLERANCE, self.expires, True, self.scope)
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that is signed."""

@@ -161,8 +161,17 @@ class Archive(Protocol):
         """Attach where a guest copy came from."""
         ...
 
-    def delete_study(self, study_orthanc_id: str) -> None:
-        """Delete a study; one that is gone already is no error."""
+    def clear_provenance(self, study_orthanc_id: str) -> None:
+        """Take away what `set_provenance` attached; a study without it is no error."""
+        ...
+
+    def stored_by_plugins(self, study_orthanc_id: str) -> dict[str, str]:
+        """Return the instances of a study that no system of the hospital has sent, as a pull stores them: Orthanc's
+        identifier of each by its SOP Instance UID."""
+        ...
+
+    def delete_instances(self, instance_orthanc_ids: Sequence[str]) -> None:
+        """Delete instances, and nothing besides; those that are gone already are no error."""
         ...
 
     def parent_studies(self, resource_orthanc_ids: Sequence[str]) -> list[Study]:

@@ -88,8 +88,10 @@ class Changes:
                     now=now,
                 )
                 check_attested_numbers(record, self._region().spoken_for)
-                if self._take(sender, record, document["document"], now):
-                    taken |= record.consent.patient
+                own = record.consent.patient
+                numbers = own.union(*(one.patient for one in known if one.patient & own))
+                if self._take(sender, record, document["document"], numbers, now):
+                    taken |= numbers
             except PeerDataError as error:
                 problems.append(str(error))
         if taken:
@@ -111,11 +113,18 @@ class Changes:
             found |= self._denials.get(one, {})
         return list(found.values())
 
-    def _take(self, sender: str, record: ConsentRecord, document: Any, now: datetime) -> bool:
+    def _take(
+        self,
+        sender: str,
+        record: ConsentRecord,
+        document: Any,
+        numbers: frozenset[PatientIdentifier],
+        now: datetime,
+    ) -> bool:
         with self._lock:
             if not follows(record, self._records.get(record.consent.id)):
                 return False
-            self._store.save(record, document, now)
+            self._store.save(record, document, numbers, now)
             self._audit.append(
                 AuditEvent(
                     now,

@@ -15,6 +15,7 @@ from usmed.domain.identifiers import Naming, PatientIdentifier
 from usmed.domain.region import HUB
 from usmed.domain.study_record import StudyRecord, bucket_of, digests, is_date, parse_identifier, study_record
 from usmed.hospital.archive import Archive, Study
+from usmed.hospital.guest_store import GuestStore
 from usmed.hospital.identities import Poster
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Feed:
         client: Poster,
         is_guest: Callable[[str], bool],
         consents_changed: Callable[[Collection[PatientIdentifier]], None],
+        guests: GuestStore,
         reconcile_s: float,
         poll_s: float,
     ) -> None:
@@ -47,6 +49,7 @@ class Feed:
         self._client = client
         self._is_guest = is_guest
         self._consents_changed = consents_changed
+        self._guests = guests
         self._reconcile_s = reconcile_s
         self._poll_s = poll_s
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -165,9 +168,11 @@ class Feed:
         self.last_error = ""
 
     def _watch(self) -> None:
-        cursor, waited = 0, self._reconcile_s
+        waited = self._reconcile_s
         while True:
             try:
+                # On disk, so that what changed while this node was down is not missed.
+                cursor = self._guests.cursor()
                 if waited >= self._reconcile_s or (self._deleted.is_set() and waited >= AFTER_DELETION_S):
                     self._deleted.clear()
                     self.reconcile()
@@ -178,7 +183,8 @@ class Feed:
                     self._consents_changed(
                         {parse_identifier(one) for each in answer["changes"] for one in each["identifiers"]}
                     )
-                cursor = int(answer["cursor"])
+                if int(answer["cursor"]) != cursor:
+                    self._guests.read_to(int(answer["cursor"]))
                 self.last_error = ""
             except (UsmedError, KeyError, TypeError, ValueError) as error:
                 self.last_error = str(error)

@@ -12,7 +12,7 @@ LIMIT_BYTES = 64 << 10
 NOBODY = "http"
 """Who asks where Orthanc authenticates nobody."""
 
-LOG_INS_OFF, NOBODY_LOGGED_IN = "log-ins-off", "nobody"
+NOBODY_LOGGED_IN = "nobody"
 
 
 def agent() -> str:
@@ -34,7 +34,7 @@ def staff() -> str:
     user = agent()
     if not request.environ.get("AUTH_TYPE"):
         raise RefusedError(
-            LOG_INS_OFF,
+            NOBODY_LOGGED_IN,
             "log-ins have to be on: members of staff do this, and this node checks nobody's password"
             " (AuthenticationEnabled and RegisteredUsers in orthanc.json)",
         )

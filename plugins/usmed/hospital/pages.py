@@ -19,7 +19,7 @@ from usmed.hospital.emergency_pages import create_emergency_pages
 from usmed.hospital.feed import Feed
 from usmed.hospital.fetch import Fetch
 from usmed.hospital.lookup import FederatedLookup
-from usmed.hospital.page_requests import LOG_INS_OFF, NOBODY_LOGGED_IN, agent, is_staff, json_body, text
+from usmed.hospital.page_requests import NOBODY_LOGGED_IN, agent, is_staff, json_body, text
 from usmed.hospital.patient_request_pages import create_patient_request_pages, offered
 from usmed.hospital.patient_requests import PatientRequests
 from usmed.hospital.pulls import Pulls
@@ -55,7 +55,7 @@ def create_pages(
 
     @app.errorhandler(UsmedError)
     def failed(error: UsmedError) -> tuple[Response, int]:
-        if isinstance(error, RefusedError) and error.code in (LOG_INS_OFF, NOBODY_LOGGED_IN):
+        if isinstance(error, RefusedError) and error.code == NOBODY_LOGGED_IN:
             # All others are written down by whoever refuses.
             refused("inside the hospital", "", f"{request.path}: {error}")
         status = 400 if isinstance(error, PeerDataError) else 403 if isinstance(error, RefusedError) else 503

@@ -15,13 +15,16 @@ from typing import Any
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.errors import IdentityConflictError, RefusedError, UsmedError
 from usmed.domain.identifiers import PatientIdentifier, orthanc_id
-from usmed.domain.pull import MAXIMUM_ATTEMPTS, UNFINISHED, Event, State, backoff
+from usmed.domain.pull import MAXIMUM_ATTEMPTS, UNFINISHED, Event, ForbiddenTransitionError, State, backoff
 from usmed.hospital.archive import ARRIVING_LABEL, Archive, ArchiveError
 from usmed.hospital.store import PullRow, PullStore
 from usmed.hospital.transfer import UNKNOWN, Progress, Transfer
 from usmed.platform.audit_log import AuditLog
 
 log = logging.getLogger(__name__)
+
+BREAK_OFF_S = 2.0
+"""How long is waited for a pull that is broken off; it may be storing a large instance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,33 @@ class Pulls:
             if orthanc_id(row.patient_id, uid) == study_orthanc_id and not self._archive.study(uid):
                 self._store.forget_complete(uid)
 
+    def leave(self, study_instance_uid: str, reason: str) -> PullRow | None:
+        """Decide that a copy goes, whatever of it is here, and break its pull off.
+
+        Returns:
+            The row, which from now on only `left` can end; None if there is none.
+        """
+        try:
+            row = self._store.move(study_instance_uid, Event.LEAVE, reason=reason)
+        except ForbiddenTransitionError:
+            return None
+        self._mark(row, arriving=True)
+        return row
+
+    def break_off(self, study_instance_uid: str, reason: str) -> bool:
+        """Let a pull that runs write nothing more; return False if it is just writing: ask again in a moment."""
+        progress = self.progress(study_instance_uid)
+        return progress is None or progress.break_off(reason, BREAK_OFF_S)
+
+    def left(self, row: PullRow) -> None:
+        """Forget a copy that had to go, now that nothing of it is here any more."""
+        self._store.forget_left(row.study_instance_uid)
+        self._mark(row, arriving=False)
+
+    def leaving(self) -> list[PullRow]:
+        """Return the copies that are to go."""
+        return self._store.all(State.LEAVING)
+
     def recent(self, limit: int = 100) -> list[PullRow]:
         """Return the newest pulls."""
         return self._store.recent(limit)
@@ -222,7 +252,11 @@ class Pulls:
     def _run(self, progress: Progress) -> None:
         uid = progress.row.study_instance_uid
         try:
-            progress.row = self._store.move(uid, Event.START, attempts=progress.row.attempts + 1)
+            try:
+                progress.row = self._store.move(uid, Event.START, attempts=progress.row.attempts + 1)
+            except ForbiddenTransitionError as error:
+                log.info("pull of %s: %s", uid, error)
+                return
             try:
                 self._transfer.run(progress)
                 now = int(self._clock().timestamp())
@@ -266,6 +300,10 @@ class Pulls:
 
     def _finish(self, progress: Progress, event: Event, reason: str, outcome: Outcome, **changes: Any) -> None:
         row = progress.row
+        if progress.broken_off and not self._runs(row.study_instance_uid):
+            # It is to go, or gone already; and may even have been asked for anew.
+            log.info("pull of %s was broken off: %s", row.study_instance_uid, progress.broken_off)
+            return
         finished = int(self._clock().timestamp())
         row = self._store.move(row.study_instance_uid, event, reason=reason, finished=finished, **changes)
         progress.row = row
@@ -285,10 +323,15 @@ class Pulls:
             )
         )
 
+    def _runs(self, study_instance_uid: str) -> bool:
+        row = self._store.get(study_instance_uid)
+        return row is not None and row.state is State.RUNNING
+
     def _mark_arriving(self, row: PullRow) -> None:
         """Keep the set of studies of which a part may be here. Lookups and the HTTP filter ask it all the time."""
         unfinished = row.state in UNFINISHED
-        self._mark(row, arriving=unfinished or (row.state is not State.COMPLETE and self._part_is_here(row)))
+        leaving = row.state is State.LEAVING
+        self._mark(row, arriving=unfinished or leaving or (row.state is not State.COMPLETE and self._part_is_here(row)))
 
     def _part_is_here(self, row: PullRow) -> bool:
         """Tell whether a pull that ended badly has left something.

@@ -165,7 +165,8 @@ class RegionPanel:
     def _state(self, row: PullRow | None, here: int, there: int) -> dict[str, Any]:
         """Return State (here, arriving, waiting, refused, failed, remote), Arrived, Reason."""
         if row is not None and row.state is not State.COMPLETE:
-            state = "arriving" if row.state in UNFINISHED - {State.WAITING} else row.state.value
+            known = State.REFUSED if row.state is State.LEAVING else row.state
+            state = "arriving" if known in UNFINISHED - {State.WAITING} else known.value
             reason = plain_reason(row.reason, row.source, self._name(row.source))
             return {"State": state, "Arrived": row.arrived, "Reason": reason}
         if here and here >= there:

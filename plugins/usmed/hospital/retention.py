@@ -5,12 +5,12 @@ import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from usmed.domain.audit import AuditEvent, AuditEventType
 from usmed.domain.errors import UsmedError
+from usmed.domain.identifiers import orthanc_id
 from usmed.domain.pull import State
 from usmed.hospital.archive import Archive
+from usmed.hospital.guest_copies import GuestCopies
 from usmed.hospital.store import PullStore
-from usmed.platform.audit_log import AuditLog
 
 log = logging.getLogger(__name__)
 
@@ -23,14 +23,14 @@ class Retention:
         *,
         store: PullStore,
         archive: Archive,
-        audit: AuditLog,
+        copies: GuestCopies,
         clock: Callable[[], datetime],
         guest_days: int,
         sweep_s: float,
     ) -> None:
         self._store = store
         self._archive = archive
-        self._audit = audit
+        self._copies = copies
         self._clock = clock
         self._guest_days = guest_days
         self._sweep_s = sweep_s
@@ -63,27 +63,12 @@ class Retention:
         for row in self._store.all(State.COMPLETE):
             if row.last_used >= limit:
                 continue
-            for study in self._archive.study(row.study_instance_uid):
-                # Only what carries the mark of a guest copy: images of our own are never deleted.
-                if study.is_guest:
-                    self._archive.delete_study(study.orthanc_id)
-            if self._archive.study(row.study_instance_uid):
+            study = self._archive.study_by_orthanc_id(orthanc_id(row.patient_id, row.study_instance_uid))
+            if study is not None and not study.is_guest:
                 # Somebody took the mark away. It stays another hospital's as long as the pull is known.
                 log.warning("guest copy %s has lost its label and is not deleted", row.study_instance_uid)
-                continue
-            self._store.forget_complete(row.study_instance_uid)
-            self._audit.append(
-                AuditEvent(
-                    at=self._clock(),
-                    event=AuditEventType.RETENTION,
-                    agent="usmed",
-                    peer=row.source,
-                    patient=str(min(row.identifiers)) if row.identifiers else "",
-                    study_instance_uid=row.study_instance_uid,
-                    reason=f"not used for {self._guest_days} days",
-                )
-            )
-            gone.append(row.study_instance_uid)
+            elif self._copies.delete(row.study_instance_uid, f"not used for {self._guest_days} days"):
+                gone.append(row.study_instance_uid)
         return gone
 
     def _save(self) -> None:

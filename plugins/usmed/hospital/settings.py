@@ -56,12 +56,21 @@ class PullSettings:
     WaitSeconds: float = 300.0
 
 
+class WithdrawnCopies(StrEnum):
+    """What becomes of a guest copy that the patient's consents do not permit any more."""
+
+    DELETE = "delete"
+    KEEP = "keep"
+
+
 @dataclass(frozen=True)
 class RetentionSettings:
     """Guest copies; 0 days keeps them for ever."""
 
     GuestDays: int = 30
     SweepSeconds: float = 3600.0
+    AfterWithdrawal: WithdrawnCopies = WithdrawnCopies.DELETE
+    LegalBasis: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,6 +153,9 @@ def read_settings(configuration: Mapping[str, Any], source: str) -> Settings:
     section = configuration.get(SECTION, {})
     settings = _read(Settings, section, SECTION, problems)
     _check_files(settings, problems)
+    retention = settings.Retention
+    if retention.AfterWithdrawal is WithdrawnCopies.KEEP and not retention.LegalBasis.strip():
+        problems.append(f"{SECTION}.Retention.LegalBasis: must say by which law copies are kept after a withdrawal")
     _check_orthanc(settings, configuration, problems)
     if problems:
         raise ConfigurationError(source, problems)

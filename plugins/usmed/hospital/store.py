@@ -9,8 +9,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from usmed.domain.consent_record import ConsentRecord, ProofKind, held_record
+from usmed.domain.guest_copy import Change
 from usmed.domain.identifiers import PatientIdentifier
-from usmed.domain.pull import UNFINISHED, Event, State, follow
+from usmed.domain.pull import UNFINISHED, Event, ForbiddenTransitionError, State, follow
+from usmed.hospital.guest_store import forget_copy, note_change
 from usmed.platform.storage import Database
 
 CHAIN = "usmed.hospital.migrations"
@@ -119,7 +121,10 @@ class PullStore:
         requested_by: str,
         now: datetime,
     ) -> PullRow:
-        """Put a pull on the queue, or ask again for one that is there. An unfinished one keeps what it has."""
+        """Put a pull on the queue, or ask again for one that is there.
+
+        An unfinished one keeps what it has; one that is to go goes first.
+        """
         second = int(now.timestamp())
         with self._database.write() as connection:
             asked = {
@@ -140,7 +145,7 @@ class PullStore:
             # Two that ask at once must end as one pull: the second waits here for the first, then finds its row.
             inserted = connection.execute(new.on_conflict_do_nothing().returning(_pull.c.study_instance_uid)).first()
             row = self._locked(connection, study_instance_uid) if inserted is None else None
-            if row is not None:
+            if row is not None and row.state is not State.LEAVING:
                 changes: dict[str, Any] = {"state": str(follow(row.state, Event.ASKED_AGAIN))}
                 if row.state is not State.RUNNING:
                     changes |= {"attempts": 0, "due": second}
@@ -156,10 +161,15 @@ class PullStore:
         return after
 
     def move(self, study_instance_uid: str, event: Event, **changes: Any) -> PullRow:
-        """Follow the table of states; `changes` are columns to set at the same time."""
+        """Follow the table of states; `changes` are columns to set at the same time.
+
+        Raises:
+            ForbiddenTransitionError: the table has no such transition, or there is no such pull.
+        """
         with self._database.write() as connection:
             row = self._locked(connection, study_instance_uid)
-            assert row is not None
+            if row is None:
+                raise ForbiddenTransitionError(f"there is no pull of {study_instance_uid} that could meet {event!r}")
             self._update(connection, study_instance_uid, {"state": str(follow(row.state, event)), **changes})
             after = self._locked(connection, study_instance_uid)
         assert after is not None
@@ -173,9 +183,17 @@ class PullStore:
 
     def forget_complete(self, study_instance_uid: str) -> None:
         """Delete the row of a guest copy that is gone; one that was asked for again meanwhile stays."""
-        complete = sa.and_(_pull.c.study_instance_uid == study_instance_uid, _pull.c.state == str(State.COMPLETE))
+        self._forget(study_instance_uid, State.COMPLETE)
+
+    def forget_left(self, study_instance_uid: str) -> None:
+        """Delete the row of a guest copy that had to go, once it is gone."""
+        self._forget(study_instance_uid, State.LEAVING)
+
+    def _forget(self, study_instance_uid: str, state: State) -> None:
+        this = sa.and_(_pull.c.study_instance_uid == study_instance_uid, _pull.c.state == str(state))
         with self._database.write() as connection:
-            connection.execute(sa.delete(_pull).where(complete))
+            if connection.execute(sa.delete(_pull).where(this)).rowcount:
+                forget_copy(connection, study_instance_uid)
 
     def _locked(self, connection: sa.Connection, study_instance_uid: str) -> PullRow | None:
         query = sa.select(_pull).where(_pull.c.study_instance_uid == study_instance_uid).with_for_update()
@@ -222,8 +240,14 @@ class ToldStore:
             rows = connection.execute(sa.select(_told)).all()
         return [held_record(json.loads(one.document), ProofKind(one.kind), one.proved_by) for one in rows]
 
-    def save(self, record: ConsentRecord, document: Any, now: datetime) -> None:
-        """Keep a record in the place of an earlier version."""
+    def save(
+        self, record: ConsentRecord, document: Any, numbers: frozenset[PatientIdentifier], now: datetime
+    ) -> None:
+        """Keep a record in the place of an earlier version, and note that guest copies have to be checked against it.
+
+        Args:
+            numbers: the patient's, as far as they are known here.
+        """
         values = {
             "document": json.dumps(document),
             "kind": record.kind.value,
@@ -233,6 +257,7 @@ class ToldStore:
         insert = self._database.insert(_told).values(id=record.consent.id, **values)
         with self._database.write() as connection:
             connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=values))
+            note_change(self._database, connection, Change(record.consent.id, numbers), now)
 
 
 def _row(mapping: Mapping[str, Any]) -> PullRow:

@@ -24,7 +24,7 @@ from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.quorum import Signature, assemble, read_signature
 from usmed.domain.region import RegionManifest
 from usmed.domain.ticket import EMERGENCY_LIFE, LIFE, AccessTicket, Staff, parse_ticket
-from usmed.domain.ticket_decision import NO_CONSENT, NOT_ONE_PERSON
+from usmed.domain.ticket_decision import DENIED_BY_PATIENT, NO_CONSENT, NOT_ONE_PERSON
 from usmed.domain.ticket_wish import TicketWish
 from usmed.hospital.circuit import Circuit
 from usmed.hospital.identities import Poster
@@ -47,17 +47,25 @@ RENEWAL = 1 / 3
 HEDGE_S = 0.15
 """How long is waited for those who were asked before another key server is asked too."""
 
+UNHURRIED_S = 10.0
+"""The deadline where nobody waits."""
+
 MAXIMUM_RECORDS = 100
 MAXIMUM_REMEMBERED = 20_000
 LIMIT_BYTES = 8 << 20
 
 
 class NoTicketError(UsmedError):
-    """There is no ticket; `code` is NO_CONSENT, UNAVAILABLE, EXPIRED_REGION or a key server's own code."""
+    """There is no ticket; `code` is NO_CONSENT, UNAVAILABLE, EXPIRED_REGION or a key server's own code.
 
-    def __init__(self, code: str, message: str) -> None:
+    Attributes:
+        nothing_permitted: as many key servers as sign a ticket say that the patient permits nothing; none signs one.
+    """
+
+    def __init__(self, code: str, message: str, *, nothing_permitted: bool = False) -> None:
         super().__init__(message)
         self.code = code
+        self.nothing_permitted = nothing_permitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +175,33 @@ class Tickets:
             raise none[1]
         return self._learn(key, self._deadline_s if deadline_s is None else deadline_s)
 
+    def fresh(self, patient: Collection[PatientIdentifier], staff: Staff) -> AccessTicket:
+        """Return what key servers sign for a patient now, whatever is remembered, and without an emergency.
+
+        Raises:
+            NoTicketError: there is none; `nothing_permitted` tells whether that is what the patient says.
+        """
+        key = _Key(frozenset(patient), self._hospital, staff)
+        try:
+            return self._obtain(key, time.monotonic() + UNHURRIED_S).ticket
+        except (RuntimeError, CancelledError) as error:
+            raise NoTicketError(UNAVAILABLE, "this node is stopping") from error
+
+    def records(self, patient: Collection[PatientIdentifier]) -> dict[str, list[Any]]:
+        """Return what key servers hold of a patient, with its proofs: `records` and `enrolments`.
+
+        Raises:
+            NoTicketError: fewer answered than can be sure to know of every change.
+        """
+        region = self._region()
+        try:
+            held, asked = self._held(region, patient, time.monotonic() + UNHURRIED_S)
+        except (RuntimeError, CancelledError) as error:
+            raise NoTicketError(UNAVAILABLE, "this node is stopping") from error
+        # A change is done once n - k + 1 hold it: among any k there is one of these.
+        self._check_reach(region, len(asked.given), asked.failed | dict.fromkeys(asked.refused, "refused"))
+        return held
+
     def open_emergency(
         self, patient: PatientIdentifier, staff: Staff, confirmed_by: Staff, reason: str
     ) -> SignedTicket:
@@ -265,9 +300,11 @@ class Tickets:
                 return self._sign(region, wish, held, end)
             except _DifferError as error:
                 if last:
-                    raise NoTicketError(error.code, str(error)) from error
+                    raise NoTicketError(
+                        error.code, str(error), nothing_permitted=error.nothing_permitted
+                    ) from error
                 # Half of what is left, so that something is left for asking again.
-                held = self._held(region, key.patient, (time.monotonic() + end) / 2)
+                held, _ = self._held(region, key.patient, (time.monotonic() + end) / 2)
         raise AssertionError
 
     def _sign(
@@ -299,13 +336,18 @@ class Tickets:
                 chosen = [signatures[one] for one in sorted(signatures)][: region.threshold]
                 return SignedTicket(ticket, assemble(ticket.to_json(), chosen))
         self._check_reach(region, len(asked.given) + len(asked.refused), asked.failed)
+        say_nothing = [one for one in asked.refused.values() if one.code in (NO_CONSENT, DENIED_BY_PATIENT)]
+        nothing_permitted = not asked.given and len(say_nothing) >= region.threshold
         if asked.given or len({one.code for one in asked.refused.values()}) > 1:
             said = [f"{one}: {error}" for one, error in sorted(asked.refused.items())]
             raise _DifferError(
                 next((one.code for one in asked.refused.values() if one.code not in _ABOUT_CONSENT), NO_CONSENT),
                 "; ".join(said) or "the key servers know different consents of this patient",
+                nothing_permitted=nothing_permitted,
             )
-        raise _refusal(asked.refused)
+        first = next(iter(asked.refused.values()))
+        reasons = "; ".join(sorted({str(one) for one in asked.refused.values()}))
+        raise NoTicketError(first.code, reasons, nothing_permitted=nothing_permitted)
 
     def _check_reach(self, region: RegionManifest, answered: int, failed: Mapping[str, str]) -> None:
         if answered < region.threshold:
@@ -319,7 +361,7 @@ class Tickets:
 
     def _held(
         self, region: RegionManifest, patient: Iterable[PatientIdentifier], end: float
-    ) -> dict[str, list[Any]]:
+    ) -> tuple[dict[str, list[Any]], _Answers]:
         """Return what all key servers together hold of a patient, as it came: each of them checks the proofs itself."""
         document = {"identifiers": [{"issuer": one.issuer, "value": one.value} for one in sorted(patient)]}
         every = len(region.key_servers)
@@ -328,7 +370,7 @@ class Tickets:
         for name in ("records", "enrolments"):
             found = [one for answer in asked.given.values() for one in _elements(answer, name)]
             held[name] = list({canonical_json(one): one for one in found}.values())[:MAXIMUM_RECORDS]
-        return held
+        return held, asked
 
     def _ask(
         self,
@@ -414,14 +456,10 @@ _ABOUT_CONSENT = (NO_CONSENT, NOT_ONE_PERSON)
 class _DifferError(UsmedError):
     """Key servers know different consents, or refuse for different reasons; `code` is what weighs most of them."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, *, nothing_permitted: bool) -> None:
         super().__init__(message)
         self.code = code
-
-
-def _refusal(refused: Mapping[str, RefusedError]) -> NoTicketError:
-    first = next(iter(refused.values()))
-    return NoTicketError(first.code, "; ".join(sorted({str(one) for one in refused.values()})))
+        self.nothing_permitted = nothing_permitted
 
 
 def _read_answer(

@@ -5,9 +5,9 @@ The queue and the states are in `pulls.py`; here is what happens between START a
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import batched
@@ -18,9 +18,11 @@ from usmed.domain.identifiers import Naming, PatientIdentifier, orthanc_id
 from usmed.domain.manifest import LIMIT_BYTES, ManifestEntry, StudyManifest, parse_manifest, read_frames
 from usmed.domain.region import RegionManifest
 from usmed.domain.request_signature import verify_document
+from usmed.domain.ticket import AccessTicket
 from usmed.domain.ticket_decision import NO_CONSENT
 from usmed.hospital.archive import ARRIVING_LABEL, GUEST_LABEL, Archive, ArchiveError, Stored
 from usmed.hospital.filing import Filing, check_instance, file_under
+from usmed.hospital.guest_store import GuestStore
 from usmed.hospital.identities import Poster
 from usmed.hospital.store import PullRow, PullStore
 from usmed.hospital.tickets import NoTicketError, SignedTicket, Tickets
@@ -59,14 +61,45 @@ class Progress:
     saved: float = 0.0
     changed: threading.Condition = field(default_factory=threading.Condition)
     done: bool = False
+    broken_off: str = ""
+    """Why nothing more of it may be written; empty as long as it may."""
+    writers: int = 0
 
     def arrived(self) -> list[int]:
         """Return the indexes of the manifest's entries that are verified and stored."""
         return [index for index, flag in enumerate(self.verified) if flag]
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Write something of it, here or in the archive.
+
+        Raises:
+            RefusedError: it is broken off.
+        """
+        with self.changed:
+            if self.broken_off:
+                raise RefusedError(UNKNOWN, self.broken_off)
+            self.writers += 1
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.writers -= 1
+                self.changed.notify_all()
+
+    def break_off(self, reason: str, timeout_s: float) -> bool:
+        """Let nothing more of it be written, whatever it waits for; return whether nothing is being written now."""
+        with self.changed:
+            self.broken_off = reason
+            return self.changed.wait_for(lambda: not self.writers, timeout_s)
+
 
 class Transfer:
-    """Carries out pulls, each in the thread that calls `run`."""
+    """Carries out pulls, each in the thread that calls `run`.
+
+    Args:
+        overtaken: names a consent that is known here to have changed after a ticket was signed on it; empty if none.
+    """
 
     def __init__(
         self,
@@ -75,9 +108,11 @@ class Transfer:
         naming: Naming,
         region: Callable[[], RegionManifest],
         store: PullStore,
+        guests: GuestStore,
         archive: Archive,
         client: Streamer,
         tickets: Tickets,
+        overtaken: Callable[[AccessTicket], str],
         clock: Callable[[], datetime],
         connections: int,
         idle_s: float,
@@ -86,9 +121,11 @@ class Transfer:
         self._naming = naming
         self._region = region
         self._store = store
+        self._guests = guests
         self._archive = archive
         self._client = client
         self._tickets = tickets
+        self._overtaken = overtaken
         self._clock = clock
         self._connections = connections
         self._idle_s = idle_s
@@ -108,7 +145,7 @@ class Transfer:
         """
         row = progress.row
         ticket = self._ticket(row)
-        manifest, verified = self._manifest(row, ticket)
+        manifest, verified = self._manifest(progress, ticket)
         filing = self._filing(row, manifest)
         self._check_identity(row, manifest, filing)
         progress.manifest, progress.verified = manifest, verified
@@ -117,10 +154,16 @@ class Transfer:
         if missing:
             # The first instance comes alone: it makes the study, which is then labelled before any other arrives.
             self._stream(progress, manifest, filing, missing[:1])
-            # In this order: a guest copy that is not marked as arriving is a whole one.
-            self._archive.label(study, add=[ARRIVING_LABEL, GUEST_LABEL])
+            with progress.writing():
+                # In this order: a guest copy that is not marked as arriving is a whole one.
+                self._archive.label(study, add=[ARRIVING_LABEL, GUEST_LABEL])
             self._stream_all(progress, manifest, filing, missing[1:])
+        with progress.writing():
+            self._end(progress, manifest, study, ticket.ticket.jti)
+
+    def _end(self, progress: Progress, manifest: StudyManifest, study: str, ticket_id: str) -> None:
         self._check_whole(progress, manifest, study)
+        self._note_arrived(progress.row, manifest, study)
         self._archive.set_provenance(
             study,
             {
@@ -129,8 +172,8 @@ class Transfer:
                 "consent": manifest.consent_id,
                 "instances": len(manifest.entries),
                 "pulled": self._clock().isoformat(timespec="seconds"),
-                "requested_by": row.requested_by,
-                "ticket": ticket.ticket.jti,
+                "requested_by": progress.row.requested_by,
+                "ticket": ticket_id,
             },
         )
         self._archive.label(study, add=[GUEST_LABEL], remove=[ARRIVING_LABEL])
@@ -157,12 +200,25 @@ class Transfer:
                 f"{len(gone)} instance(s) disappeared from the archive or were cut short while the study was arriving"
             )
 
-    def _manifest(self, row: PullRow, ticket: SignedTicket) -> tuple[StudyManifest, bytearray]:
+    def _note_arrived(self, row: PullRow, manifest: StudyManifest, study: str) -> None:
+        """Note what a later change of the patient's will is compared with."""
+        here = self._archive.study_by_orthanc_id(study)
+        source = self._region().hospitals.get(row.source)
+        if here is None:
+            return
+        speaks_for = {*(source.issuers if source is not None else ())}
+        if self._naming.national is not None:
+            speaks_for.add(self._naming.national.issuer)
+        numbers = {one for one in here.identifiers(self._naming) if one.issuer in speaks_for}
+        self._guests.arrived(here.facts(row.source), numbers | {manifest.identifier})
+
+    def _manifest(self, progress: Progress, ticket: SignedTicket) -> tuple[StudyManifest, bytearray]:
         """Ask for the manifest, at every try anew: the source decides again, and may have more by now.
 
         Returns:
             The manifest, and for each entry whether it is verified and stored already.
         """
+        row = progress.row
         try:
             answer = self._client.post(
                 row.source,
@@ -186,13 +242,21 @@ class Transfer:
             earlier = self._read_manifest(row, row.manifest).entries
             have = {entry for entry, flag in zip(earlier, row.verified, strict=True) if flag}
             verified = bytearray(entry in have for entry in manifest.entries)
-        self._store.set(
-            row.study_instance_uid,
-            manifest=token,
-            verified=bytes(verified),
-            instances=len(manifest.entries),
-            size_bytes=manifest.size_bytes,
-        )
+        with progress.writing():
+            self._guests.released(
+                row.study_instance_uid,
+                row.patient_id,
+                ticket=ticket.ticket,
+                number=manifest.identifier,
+                sop_instance_uids=[one.sop_instance_uid for one in manifest.entries],
+            )
+            self._store.set(
+                row.study_instance_uid,
+                manifest=token,
+                verified=bytes(verified),
+                instances=len(manifest.entries),
+                size_bytes=manifest.size_bytes,
+            )
         return manifest, verified
 
     def _read_manifest(self, row: PullRow, token: str) -> StudyManifest:
@@ -292,9 +356,10 @@ class Transfer:
                 patient_id=manifest.identifier.value,
             )
             filed = file_under(dicom, filing)
-            stored = self._archive.store(filed)
-            if not stored.is_new:
-                self._replace(stored, filed)
+            with progress.writing():
+                stored = self._archive.store(filed)
+                if not stored.is_new:
+                    self._replace(stored, filed)
         except PeerDataError as error:
             raise PeerDataError(f"instance {entry.sop_instance_uid} is not accepted: {error}") from error
         except ArchiveError as error:
@@ -342,11 +407,16 @@ class Transfer:
             TransportError: key servers cannot sign now, which may pass.
         """
         try:
-            return self._tickets.get(row.identifiers, row.requested_by, deadline_s=TICKET_DEADLINE_S)
+            ticket = self._tickets.get(row.identifiers, row.requested_by, deadline_s=TICKET_DEADLINE_S)
         except NoTicketError as error:
             if error.code == NO_CONSENT:
                 raise RefusedError(UNKNOWN, str(error)) from error
             raise TransportError(str(error)) from error
+        if changed := self._overtaken(ticket.ticket):
+            # The source may not know it yet. What came now would come after the copies here were checked.
+            self._tickets.forget(row.identifiers)
+            raise TransportError(f"too few key servers know yet that consent {changed} was changed or taken back")
+        return ticket
 
 
 def _shares(entries: Sequence[ManifestEntry], indexes: Sequence[int], streams: int) -> list[list[int]]:

@@ -29,6 +29,8 @@ from usmed.hospital.enrolments import Enrolments
 from usmed.hospital.federation import HEALTH_PATH, FederationApplication, FederationListener
 from usmed.hospital.feed import Feed
 from usmed.hospital.fetch import Fetch
+from usmed.hospital.guest_copies import GuestCopies
+from usmed.hospital.guest_store import GuestStore
 from usmed.hospital.identities import Identities
 from usmed.hospital.lookup import FederatedLookup
 from usmed.hospital.outbound import Kind, Outbound
@@ -40,10 +42,11 @@ from usmed.hospital.pulls import Pulls
 from usmed.hospital.region_panel import RegionPanel
 from usmed.hospital.release import Release
 from usmed.hospital.retention import Retention
-from usmed.hospital.settings import SECTION, Settings
+from usmed.hospital.settings import SECTION, Settings, WithdrawnCopies
 from usmed.hospital.store import CHAIN, AnswerCache, PullStore, ToldStore
 from usmed.hospital.tickets import Tickets
 from usmed.hospital.transfer import Transfer
+from usmed.hospital.withdrawals import Withdrawals
 from usmed.platform.audit_log import AUDIT_THREAD, AuditLog
 from usmed.platform.deliveries import Deliveries
 from usmed.platform.delivery_store import DeliveryStore
@@ -87,12 +90,14 @@ class Node:
     tickets: Tickets
     deliveries: Deliveries
     accesses: AccessFeed
+    withdrawals: Withdrawals
 
     def start(self) -> None:
         """Start what runs by itself. The listener's port has been taken before."""
         self.listener.start()
         self.pulls.start()
         self.retention.start()
+        self.withdrawals.start()
         self.feed.start()
         self.fetch.start()
         self.arrivals.start()
@@ -105,6 +110,7 @@ class Node:
         self.pulls.stop()
         self.deliveries.stop()
         self.accesses.stop()
+        self.withdrawals.stop()
         self.region_watcher.stop()
         self.client.close()
         self.arrivals.stop()
@@ -144,7 +150,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
     audit = AuditLog(database)
     regions = RegionStore(database, audit, utc_now, agent=own.id, file=region_file)
     region_now = regions.current
-    cache, store = AnswerCache(database), PullStore(database)
+    cache, store, guests = AnswerCache(database), PullStore(database), GuestStore(database)
     client = SignedClient(identity, region_now, utc_now)
     circuit = Circuit(settings.Lookup.CircuitSeconds, time.monotonic)
     # Its own switch: nobody else knows who is who, so it is tried more often than a hospital.
@@ -185,6 +191,11 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
     def consents_changed(patient: Collection[PatientIdentifier]) -> None:
         lookup.forget()
         tickets.forget(patient)
+        withdrawals.look()
+
+    def consents_may_have_changed(patient: Collection[PatientIdentifier]) -> None:
+        withdrawals.hint(patient)
+        consents_changed(patient)
 
     changes = Changes(
         region=region_now, store=ToldStore(database), audit=audit, clock=utc_now, changed=consents_changed
@@ -212,9 +223,11 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         naming=naming,
         region=region_now,
         store=store,
+        guests=guests,
         archive=archive,
         client=client,
         tickets=tickets,
+        overtaken=changes.overtaken,
         clock=utc_now,
         connections=settings.Pull.Connections,
         idle_s=settings.Pull.IdleSeconds,
@@ -235,9 +248,29 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         archive=archive,
         client=client,
         is_guest=store.is_guest,
-        consents_changed=consents_changed,
+        consents_changed=consents_may_have_changed,
+        guests=guests,
         reconcile_s=settings.Hub.ReconcileSeconds,
         poll_s=settings.Hub.ConsentSeconds,
+    )
+    copies = GuestCopies(
+        pulls=pulls,
+        guests=guests,
+        archive=archive,
+        audit=audit,
+        clock=utc_now,
+        own_again=feed.stable,
+    )
+    keep = settings.Retention.AfterWithdrawal is WithdrawnCopies.KEEP
+    withdrawals = Withdrawals(
+        hospital=own.id,
+        guests=guests,
+        copies=copies,
+        tickets=tickets,
+        changes=changes,
+        audit=audit,
+        clock=utc_now,
+        legal_basis=settings.Retention.LegalBasis if keep else "",
     )
     outbound = Outbound(
         hospital=own.id,
@@ -364,7 +397,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         retention=Retention(
             store=store,
             archive=archive,
-            audit=audit,
+            copies=copies,
             clock=utc_now,
             guest_days=settings.Retention.GuestDays,
             sweep_s=settings.Retention.SweepSeconds,
@@ -377,6 +410,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         tickets=tickets,
         deliveries=deliveries,
         accesses=AccessFeed(wanted=has_portal, database=database, client=client),
+        withdrawals=withdrawals,
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import batched
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from usmed.hospital.orthanc_host.matching import Matching, rest_find
 
 PROVENANCE_METADATA = 5301
 """Number of our study metadata; Orthanc leaves 1024 and above to users (Orthanc Book, "Metadata")."""
+
+_FROM_PLUGINS = "Plugins"
+"""Orthanc's metadata "Origin" of an instance that a plugin has stored; DICOM, REST and Lua have names of their own."""
 
 _STUDY_TAGS = [
     "IssuerOfPatientID", "ModalitiesInStudy", "NumberOfStudyRelatedInstances", "OtherPatientIDsSequence",
@@ -143,13 +147,41 @@ class OrthancArchive:
         """See `Archive.set_provenance`."""
         rest.put(f"/studies/{study_orthanc_id}/metadata/{PROVENANCE_METADATA}", json.dumps(provenance))
 
-    def delete_study(self, study_orthanc_id: str) -> None:
-        """See `Archive.delete_study`."""
+    def clear_provenance(self, study_orthanc_id: str) -> None:
+        """See `Archive.clear_provenance`."""
+        rest.delete(f"/studies/{study_orthanc_id}/metadata/{PROVENANCE_METADATA}")
+
+    def stored_by_plugins(self, study_orthanc_id: str) -> dict[str, str]:
+        """See `Archive.stored_by_plugins`."""
+        request = {
+            "Level": Level.IMAGE.orthanc,
+            "Query": {},
+            "ParentStudy": study_orthanc_id,
+            "ResponseContent": ["MainDicomTags", "Metadata"],
+        }
         try:
-            rest.delete(f"/studies/{study_orthanc_id}")
+            found = rest_find(request)
         except rest.OrthancError as error:
-            if error.code != rest.UNKNOWN_RESOURCE:
-                raise
+            if error.code == rest.UNKNOWN_RESOURCE:
+                return {}
+            raise
+        return {
+            one["MainDicomTags"]["SOPInstanceUID"]: one["ID"]
+            for one in found
+            if one.get("Metadata", {}).get("Origin") == _FROM_PLUGINS
+        }
+
+    def delete_instances(self, instance_orthanc_ids: Sequence[str]) -> None:
+        """See `Archive.delete_instances`."""
+        for some in batched(instance_orthanc_ids, 500, strict=False):
+            try:
+                rest.post("/tools/bulk-delete", json.dumps({"Resources": list(some)}))
+            except rest.OrthancError as error:
+                if error.code != rest.UNKNOWN_RESOURCE:
+                    raise
+                # One of them is gone already.
+                for one in some:
+                    self.delete_instance(one)
 
     def parent_studies(self, resource_orthanc_ids: Sequence[str]) -> list[Study]:
         """See `Archive.parent_studies`."""

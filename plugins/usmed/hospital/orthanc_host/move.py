@@ -16,7 +16,7 @@ import orthanc
 from usmed.domain.errors import PeerDataError, RefusedError, UsmedError
 from usmed.domain.identifiers import Naming, orthanc_id
 from usmed.domain.lookup import Level, Query, Selector
-from usmed.domain.pull import State
+from usmed.domain.pull import GIVEN_UP, State
 from usmed.hospital.archive import Archive
 from usmed.hospital.fetch import Fetch
 from usmed.hospital.lookup import FederatedLookup
@@ -330,7 +330,7 @@ class DicomMove:
             row = self._pulls.row(uid)
             if row is not None and row.state is State.COMPLETE:
                 return _fixed(self._local_ids(level, keys, uid))
-            if row is None or row.state in (State.REFUSED, State.FAILED) or time.monotonic() > end:
+            if row is None or row.state in GIVEN_UP or time.monotonic() > end:
                 return _fixed([])
             time.sleep(0.005)
         entries, patient = progress.manifest.entries, progress.row.patient_id
@@ -346,9 +346,10 @@ class DicomMove:
         given: set[int] = set()
 
         def ready(start: int) -> list[str]:
-            row = self._pulls.row(uid) if progress.done else None
-            if row is not None and row.state in (State.REFUSED, State.FAILED):
-                raise RefusedError("not-here", row.reason)
+            if progress.done:
+                row = self._pulls.row(uid)
+                if row is None or row.state in GIVEN_UP:
+                    raise RefusedError("not-here", row.reason if row is not None else progress.broken_off)
             for index in chosen:
                 if index not in given and progress.verified[index]:
                     given.add(index)

@@ -77,7 +77,7 @@ function take(transfer) {
     return;
   }
   note(uid, {
-    State: { complete: 'here', queued: 'arriving', running: 'arriving' }[transfer.State] || transfer.State,
+    State: { complete: 'here', queued: 'arriving', running: 'arriving', leaving: 'refused' }[transfer.State] || transfer.State,
     Queued: transfer.State === 'queued',
     Arrived: transfer.Arrived || 0,
     Instances: transfer.Instances || before.Instances || 0,

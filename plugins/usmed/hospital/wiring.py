@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -317,21 +317,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         hospital = region_now().hospitals.get(hospital_id)
         return hospital.name if hospital else hospital_id
 
-    def refused(remote: str, sender: str, reason: str) -> None:
-        try:
-            audit.append(
-                AuditEvent(
-                    at=utc_now(),
-                    event=AuditEventType.REFUSED,
-                    agent=sender or remote,
-                    outcome=Outcome.DENIED,
-                    reason=reason,
-                    detail={"address": remote},
-                )
-            )
-        except UsmedError as error:
-            log.error("a refusal could not be recorded: %s", error)
-
+    refused = _refusals(audit)
     enrolments = Enrolments(
         hospital=own.id,
         key=key,
@@ -412,6 +398,27 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         accesses=AccessFeed(wanted=has_portal, database=database, client=client),
         withdrawals=withdrawals,
     )
+
+
+def _refusals(audit: AuditLog) -> Callable[[str, str, str], None]:
+    """Return what writes a refusal down: from which address, by whom if that is proved, and why."""
+
+    def refused(remote: str, sender: str, reason: str) -> None:
+        try:
+            audit.append(
+                AuditEvent(
+                    at=utc_now(),
+                    event=AuditEventType.REFUSED,
+                    agent=sender or remote,
+                    outcome=Outcome.DENIED,
+                    reason=reason,
+                    detail={"address": remote},
+                )
+            )
+        except UsmedError as error:
+            log.error("a refusal could not be recorded: %s", error)
+
+    return refused
 
 
 def _membership(settings: Settings, region: RegionManifest) -> tuple[RegionManifest, Hospital, OKPKey]:

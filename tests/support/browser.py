@@ -86,8 +86,10 @@ class Browser:
         return found[0]
 
     def click(self, selector: str) -> None:
-        """Click what matches, once it is there."""
-        self.one(selector).click()
+        """Click what matches, once it is there, where a person would have scrolled to: not behind what is fixed."""
+        found = self.one(selector)
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", found)
+        found.click()
 
     def type(self, name: str, text: str) -> None:
         """Fill in a field."""

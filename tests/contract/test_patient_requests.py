@@ -185,7 +185,8 @@ def pages_of(requests: PatientRequests) -> Client:
 
 def as_(user: str) -> dict[str, Any]:
     token = base64.b64encode(f"{user}:x".encode()).decode()
-    return {"headers": {"Authorization": f"Basic {token}"}, "environ_overrides": {"REMOTE_USER": user, "AUTH_TYPE": "Basic"}}
+    checked = {"REMOTE_USER": user, "AUTH_TYPE": "Basic"}
+    return {"headers": {"Authorization": f"Basic {token}"}, "environ_overrides": checked}
 
 
 def test_asking_needs_a_log_in_and_shows_what_was_asked(requests: PatientRequests) -> None:

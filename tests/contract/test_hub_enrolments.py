@@ -11,7 +11,7 @@ from contract.hub_region import CNP, Region, consent, study
 from support.phone import Phone
 from usmed.domain.canonical import canonical_json
 from usmed.domain.consent_record import attest, consent_document
-from usmed.domain.enrolment import Basis, Credential, Enrolment, Guardian, enrol, read_enrolment, valid_credentials
+from usmed.domain.enrolment import Basis, Enrolment, Guardian, enrol, read_enrolment, valid_credentials
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.region import HUB
 from usmed.hub import consents, enrolments
@@ -226,7 +226,7 @@ def test_a_hub_of_the_version_before_keeps_its_consents(new_database_url: Callab
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_ids_of_passkeys_may_be_anything(region: Region, count: int) -> None:
-    odd = Credential(bytes(range(256)) * count, b"k")
+    odd = Phone(bytes(range(256)) * count).credential
     assert bring(region, enrolled=[enrolment(region, PATIENT, credentials=[odd])]) == []
     with region.database.read() as connection:
         assert len(enrolments.of_credential(connection, odd.id)) == 1

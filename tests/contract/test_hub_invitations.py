@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from contract.hub_region import CNP, PORTAL, Region
+from support.phone import Phone
 from usmed.domain.canonical import canonical_json, sha256_hex
 from usmed.domain.enrolment import Credential, enrol
 from usmed.domain.errors import PeerDataError, RefusedError
@@ -23,7 +24,7 @@ from usmed.platform.storage import StorageError
 
 BORN = "19630615"
 NUMBERS = [("SF-SPIRIDON", "7"), ("RO-CNP", CNP)]
-KEY = b"a COSE key"
+KEY = Phone().credential.public_key
 
 
 def passkey() -> Credential:
@@ -364,7 +365,7 @@ def test_what_is_enrolled_is_not_cancelled(region: Region) -> None:
 def test_another_hospitals_enrolment_or_another_passkey_enrols_nothing(region: Region) -> None:
     one, portal, key = invited(region), invitations(region), passkey()
     answered = portal.answer(one.code, BORN, key)
-    for hospital, credential in (("bacau", key), ("iasi", passkey()), ("iasi", Credential(key.id, b"another"))):
+    for hospital, credential in (("bacau", key), ("iasi", passkey()), ("iasi", Phone(key.id).credential)):
         enrol_at(region, hospital, {PatientIdentifier("RO-CNP", CNP)}, credential)
     assert one.state(region) == "answered"
     region.post("iasi", "/v1/enrolments/cancel", {"id": one.id})

@@ -27,7 +27,7 @@ from support.wishes import wish_of
 from usmed.domain.canonical import canonical_json
 from usmed.domain.consent import Purpose
 from usmed.domain.consent_record import attest, consent_document, read_record
-from usmed.domain.enrolment import Basis, Credential, Guardian, enrol, read_enrolment
+from usmed.domain.enrolment import Basis, Guardian, enrol, read_enrolment
 from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.quorum import assemble, read_signature
@@ -96,7 +96,7 @@ class KeyRegion:
 
     def enrolment(self, *patient: PatientIdentifier, by: str = "bacau", **content: Any) -> dict[str, str]:
         """Return an enrolment by a hospital, of some passkey unless another content is given."""
-        content = content or {"credentials": [Credential(b"c", b"k")]}
+        content = content or {"credentials": [Phone(b"c").credential]}
         token = enrol(self.keys[by], hospital=by, patient=patient, now=self.clock(), **content)
         return {"hospital": by, "token": token}
 

@@ -5,12 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from fido2 import cbor
 from werkzeug.test import TestResponse
 
 from contract.hub_region import CNP, Region, study
 from contract.portal_patients import Patient
 from simulators.authenticator import Authenticator
-from usmed.domain.enrolment import Basis, Guardian
+from usmed.domain.enrolment import Basis, Credential, Enrolment, Guardian, enrol
+from usmed.domain.identifiers import PatientIdentifier
 from usmed.hub import enrolments
 from usmed.hub.portal.app import HEADERS
 from usmed.hub.portal.limits import MOST_FAILURES
@@ -125,6 +127,22 @@ def test_a_passkey_that_would_be_two_people_is_nobodys(ana: Patient) -> None:
     other.bring("suceava", credentials=[credential])
     assert ana.get("/").headers["Location"] == "/portal/login"
     assert ana.log_in().json["error"] == "passkey-over"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("key", [b"no key", cbor.encode({1: 2, 3: -9999}), cbor.encode({1: 2, 3: -7})])
+def test_a_bad_key_under_the_id_of_a_passkey_shuts_nobody_out(ana: Patient, key: bytes) -> None:
+    bad = Credential(ana.phone.id, key)
+    numbers, now = [PatientIdentifier("SUCEAVA", "9")], ana.region.clock()
+    token = enrol(ana.region.keys["suceava"], hospital="suceava", patient=numbers, credentials=[bad], now=now)
+    body = {"records": [], "enrolments": [{"hospital": "suceava", "token": token}]}
+    (problem,) = ana.region.post("suceava", "/v1/consents/records", body)["problems"]
+    assert "public key" in problem
+    # Not even one that was taken in.
+    said = Enrolment("suceava", frozenset(numbers), (bad,), now)
+    with ana.region.database.write() as connection:
+        assert enrolments.save(connection, said, token)
+    ana.submit("/logout")
+    assert ana.log_in().status_code == 200
 
 
 def test_who_fails_too_often_waits(ana: Patient) -> None:

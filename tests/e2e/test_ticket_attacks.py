@@ -23,11 +23,12 @@ from e2e import signed
 from e2e.studies import NATIONAL_ISSUER, Patient, Study, national_number
 from simulators.peer import Peer
 from support.key_server import KeyServer
+from support.phone import Phone
 from support.region import Hospital, Hub, Region, eventually, on_paper, permit
 from usmed.domain.canonical import base64url, base64url_decode, canonical_json
 from usmed.domain.consent import Provision, ProvisionType, Purpose
 from usmed.domain.consent_record import attest, consent_document
-from usmed.domain.enrolment import Credential, enrol
+from usmed.domain.enrolment import enrol
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.quorum import assemble, sign
 from usmed.domain.region import HUB
@@ -378,7 +379,7 @@ def test_what_key_servers_do_not_sign(world: World) -> None:
     assert brought(STRANGER, "b", two)
     assert brought(world.b.key, "b", ["ionescu", " IONESCU "])
     assert brought(world.b.key, "b", two, now + HOUR)
-    passkeys = [Credential(b"c", b"k")]
+    passkeys = [Phone(b"c").credential]
     token = enrol(hub, hospital=HUB, patient=[VICTIM], credentials=passkeys, now=now)
     for hospital in (HUB, "a"):
         swapped = {"records": [], "enrolments": [{"hospital": hospital, "token": token}]}

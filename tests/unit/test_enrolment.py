@@ -1,13 +1,18 @@
 """Enrolments: what a hospital can state of a person's numbers and passkeys, and which passkeys count when."""
 
+import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from fido2 import cbor
+from fido2.cose import ES256, PS256, RS1, RS256, CoseKey, EdDSA
 from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import OKPKey
 
+from support.phone import Phone
 from usmed.domain.enrolment import (
     Basis,
     Credential,
@@ -17,6 +22,7 @@ from usmed.domain.enrolment import (
     comparison_code,
     enrol,
     held_enrolment,
+    is_passkey_key,
     linked,
     one_person_fault,
     read_enrolment,
@@ -30,7 +36,7 @@ NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 HOSPITALS = {name: OKPKey.generate_key("Ed25519", private=True) for name in ("parhon", "regional")}
 HUB = OKPKey.generate_key("Ed25519", private=True)
 CNP, LOCAL = PatientIdentifier("RO-CNP", "1980418226705"), PatientIdentifier("PARHON", "77120")
-PHONE, TABLET = Credential(b"phone", b"key of the phone"), Credential(b"tablet", b"key of the tablet")
+PHONE, TABLET = Phone(b"phone").credential, Phone(b"tablet").credential
 MOTHER = Guardian(Basis.PARENT, NOW + timedelta(days=3650))
 
 
@@ -75,7 +81,7 @@ def test_what_is_held_is_read_without_the_key_of_who_left() -> None:
 
 def signed(**changes: Any) -> str:
     content = {"typ": "usmed-enrolment", "patient": [{"issuer": "A", "value": "1"}],
-               "credentials": [{"id": "00", "public_key": "00"}], "iat": 1, **changes}  # fmt: skip
+               "credentials": [{"id": "00", "public_key": PHONE.public_key.hex()}], "iat": 1, **changes}  # fmt: skip
     return sign_document(HOSPITALS["parhon"], sender="parhon", document=content)
 
 
@@ -84,7 +90,7 @@ def test_what_it_is_signed_like_here_is_one() -> None:
     assert read(signed(guardian={"basis": "court", "until": 2}, revoked=["01"]))
 
 
-def passkey(id: str = "00", key: str = "00") -> dict[str, str]:
+def passkey(id: str = "00", key: str = PHONE.public_key.hex()) -> dict[str, str]:
     return {"id": id, "public_key": key}
 
 
@@ -105,6 +111,7 @@ NONE: dict[str, tuple[str, str]] = {
     "an id that is empty": (signed(credentials=[passkey("")]), "id has 1 to"),
     "an id that is too long": (signed(credentials=[passkey("00" * 1024)]), "id has 1 to"),
     "a key that is empty": (signed(credentials=[passkey(key="")]), "public key has"),
+    "a key that is none": (signed(credentials=[passkey("00"), passkey("01", "00")]), "none of ES256"),
     "a key that is too long": (signed(credentials=[passkey(key="00" * 4097)]), "public key has"),
     "a time that is none": (signed(iat="x"), "whole seconds"),
     "a time after all times": (signed(iat=1 << 39), "whole seconds"),
@@ -134,6 +141,45 @@ NONE: dict[str, tuple[str, str]] = {
 def test_an_enrolment_that_is_none(token: str, reason: str) -> None:
     with pytest.raises(PeerDataError, match=reason):
         read(token)
+
+
+RSA = rsa.generate_private_key(65537, 2048).public_key()
+ELLIPTIC = ES256.from_cryptography_key(Phone().key.public_key())
+EDWARDS = EdDSA.from_cryptography_key(ed25519.Ed25519PrivateKey.generate().public_key())
+
+
+@pytest.mark.parametrize("key", [ELLIPTIC, EDWARDS, RS256.from_cryptography_key(RSA)], ids=["ES256", "EdDSA", "RS256"])
+def test_keys_by_which_passkeys_sign(key: CoseKey) -> None:
+    assert is_passkey_key(cbor.encode(dict(key)))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        b"", b"no CBOR", cbor.encode(7), cbor.encode([1, 2]), cbor.encode({}), b"\x81" * 4000, b"\xbf\xff",
+        cbor.encode({**ELLIPTIC, 3: -9999}),
+        cbor.encode({**ELLIPTIC, 3: "ES256"}),
+        cbor.encode({**ELLIPTIC, 3: [-7]}),
+        cbor.encode({**ELLIPTIC, 1: 3}),
+        cbor.encode({**ELLIPTIC, -1: 2}),
+        cbor.encode({**ELLIPTIC, -2: bytes(32)}),
+        cbor.encode({**ELLIPTIC, -3: "text"}),
+        cbor.encode({name: value for name, value in ELLIPTIC.items() if name != 1}),
+        cbor.encode({**EDWARDS, -2: bytes(31)}),
+        cbor.encode({**RS256.from_cryptography_key(RSA), -1: b""}),
+        cbor.encode(dict(PS256.from_cryptography_key(RSA))),
+        cbor.encode(dict(RS1.from_cryptography_key(RSA))),
+        cbor.encode(dict(ELLIPTIC)) + b"\x00",
+    ],
+    ids=itertools.count(),
+)  # fmt: skip
+def test_keys_by_which_no_passkey_signs(key: bytes) -> None:
+    assert not is_passkey_key(key)
+
+
+@given(st.binary(max_size=200))
+def test_no_key_raises(key: bytes) -> None:
+    assert not is_passkey_key(key)
 
 
 def test_a_hospital_enrols_under_its_own_numbers_and_the_national_one() -> None:
@@ -216,7 +262,7 @@ def test_the_order_of_enrolments_means_nothing_and_no_enrolment_undoes_a_revocat
 
 
 def test_the_comparison_code_is_six_digits_of_the_passkey() -> None:
-    assert comparison_code(PHONE) == "003 582"
+    assert comparison_code(Credential(b"phone", b"key of the phone")) == "003 582"
     assert comparison_code(Credential(PHONE.id, b"another key")) != comparison_code(PHONE)
     assert comparison_code(Credential(b"another", PHONE.public_key)) != comparison_code(PHONE)
 

@@ -17,7 +17,7 @@ from joserfc.jwk import OKPKey
 
 from usmed.domain.canonical import base64url_decode, canonical_json, sha256_hex
 from usmed.domain.consent import Consent, ProvisionType, Purpose
-from usmed.domain.enrolment import Credential
+from usmed.domain.enrolment import KEY_FAULTS, Credential
 from usmed.domain.errors import PeerDataError
 from usmed.domain.fhir_consent import consent_from_fhir
 from usmed.domain.identifiers import PatientIdentifier
@@ -261,10 +261,8 @@ def _verifies(public_key: bytes, signed: bytes, signature: bytes) -> bool:
     from fido2 import cbor
     from fido2.cose import CoseKey
 
-    # What fido2 raises where the key or the signature is none.
-    faults = (ValueError, KeyError, TypeError, IndexError, RecursionError, struct.error, NotImplementedError)
     try:
         CoseKey.parse(dict(cbor.decode(public_key))).verify(signed, signature)  # type: ignore[arg-type]
-    except (InvalidSignature, *faults):
+    except (InvalidSignature, *KEY_FAULTS):
         return False
     return True

@@ -4,12 +4,14 @@ For a child, or an adult who cannot decide, somebody else signs: the enrolment s
 passkey that was lost is revoked, for good. Both decide about what is signed from then on; what was proved stays proved.
 """
 
+import struct
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from cryptography.exceptions import InvalidSignature
 from joserfc.jwk import OKPKey
 
 from usmed.domain.canonical import base64url_decode, canonical_json, parse_json, sha256_hex
@@ -27,6 +29,12 @@ LONGEST_ID = 1023
 
 LONGEST_KEY = 4096
 """Of a passkey, in bytes: an RSA key of 16,384 bits has 2 KB."""
+
+KEY_TYPES = {-7: 2, -8: 1, -257: 3}
+"""The algorithms of passkeys, with the type of their keys: ES256, EdDSA and RS256 (RFC 9053 §2, RFC 8812 §2)."""
+
+KEY_FAULTS = (ValueError, KeyError, TypeError, IndexError, RecursionError, struct.error, NotImplementedError)
+"""What fido2 raises where a key or a signature is none."""
 
 _LAST_SECOND = 253_402_300_799
 """The end of the year 9999, after which there is no time to write."""
@@ -115,11 +123,13 @@ def read_enrolment(token: str, *, hospital: str, keys: Keys, now: datetime) -> E
     """Check an enrolment that `hospital` signed.
 
     Raises:
-        PeerDataError: not signed by it, malformed, or signed in the future.
+        PeerDataError: not signed by it, malformed, signed in the future, or with a key that no passkey has.
     """
     document = verify_document(token, keys, sender=hospital, limit_bytes=LIMIT_BYTES)
     enrolment = _read(document, hospital)
     signed_at(document["iat"], now)
+    if not all(is_passkey_key(one.public_key) for one in enrolment.credentials):
+        raise PeerDataError("a passkey's public key is none of ES256, EdDSA or RS256 in COSE form")
     return enrolment
 
 
@@ -203,6 +213,24 @@ def valid_credentials(enrolments: Collection[Enrolment], now: datetime) -> list[
     gone = {id for one in enrolments for id in one.revoked}
     counting = [one for one in enrolments if one.guardian is None or now < one.guardian.until]
     return list(dict.fromkeys(each for one in counting for each in one.credentials if each.id not in gone))
+
+
+def is_passkey_key(public_key: bytes) -> bool:
+    """Tell whether this is a key by which passkeys sign, in COSE form (RFC 9052 §7): one that can check signatures."""
+    # Here, because a node that is told of nothing but paper needs none of its 1.6 MB.
+    from fido2 import cbor
+    from fido2.cose import CoseKey
+
+    try:
+        key = CoseKey.parse(dict(cbor.decode(public_key)))  # type: ignore[arg-type]
+        if KEY_TYPES.get(key[3]) != key[1]:
+            return False
+        key.verify(b"", b"")
+    except InvalidSignature:
+        return True
+    except KEY_FAULTS:
+        return False
+    return False
 
 
 def comparison_code(credential: Credential) -> str:

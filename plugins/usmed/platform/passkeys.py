@@ -20,13 +20,16 @@ from fido2.webauthn import (
     Aaguid,
     AttestedCredentialData,
     CollectedClientData,
+    PublicKeyCredentialParameters,
     PublicKeyCredentialRpEntity,
+    PublicKeyCredentialType,
     PublicKeyCredentialUserEntity,
     ResidentKeyRequirement,
     UserVerificationRequirement,
 )
 
 from usmed.domain.canonical import base64url, base64url_decode
+from usmed.domain.enrolment import KEY_FAULTS, KEY_TYPES
 from usmed.domain.errors import PeerDataError
 from usmed.platform.signed_http import Nonces
 
@@ -34,7 +37,7 @@ LIFE = timedelta(minutes=3)
 LOG_IN, REGISTER = "log-in", "register"
 REQUIRED = UserVerificationRequirement.REQUIRED
 
-_MALFORMED = (ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError, struct.error, RecursionError)
+_MALFORMED = (*KEY_FAULTS, AttributeError, AssertionError)
 
 
 class Ceremonies:
@@ -143,7 +146,12 @@ class Ceremonies:
     def _server(self) -> Fido2Server:
         origin = self._origin()
         party = PublicKeyCredentialRpEntity(id=urlsplit(origin).hostname, name=self._name)
-        return Fido2Server(party, verify_origin=lambda one: one == origin)
+        server = Fido2Server(party, verify_origin=lambda one: one == origin)
+        # What an enrolment may add: a passkey of another algorithm would be made for nothing.
+        server.allowed_algorithms = [
+            PublicKeyCredentialParameters(type=PublicKeyCredentialType.PUBLIC_KEY, alg=one) for one in KEY_TYPES
+        ]
+        return server
 
     def _challenge(self, purpose: str) -> bytes:
         body = secrets.token_bytes(16) + struct.pack(">Q", int((self._clock() + LIFE).timestamp()))

@@ -39,6 +39,7 @@ def send(region: Region, *documents: Any, hospital: str = "iasi") -> int:
 
 
 def test_the_patient_sees_who_had_what_the_newest_first(region: Region) -> None:
+    region.feed("iasi", study("1.1", ("SF-SPIRIDON", "7"), ("RO-CNP", CNP)))
     now = int(region.clock().timestamp())
     emergency = access(region, 2, NATIONAL, purpose="ETREAT", consents=[], at=now - 60, role="")
     assert send(region, access(region, 1), emergency, access(region, 3, at=now - 120)) == 3
@@ -91,6 +92,7 @@ def test_what_is_sent_again_is_there_once_also_at_once(region: Region) -> None:
 
 
 def test_a_node_restored_from_a_backup_hides_nothing_and_two_sources_count_apart(region: Region) -> None:
+    region.feed("bacau", study("1.1", ("BACAU", "9"), ("RO-CNP", CNP)))
     assert send(region, access(region, 1)) == 1
     assert send(region, access(region, 1, study_instance_uid="1.99")) == 1
     assert send(region, access(region, 1, NATIONAL, recipient="iasi"), hospital="bacau") == 1
@@ -116,9 +118,19 @@ def test_a_source_names_its_own_patients_only(region: Region) -> None:
     assert event["reason"] == "3 of patients whom iasi has no number of"
 
 
+def test_who_never_had_a_patient_invents_no_access_by_the_national_number(region: Region) -> None:
+    region.feed("iasi", study("1.1", ("SF-SPIRIDON", "7"), ("RO-CNP", CNP)))
+    assert send(region, access(region, 1, NATIONAL), hospital="suceava") == 0
+    assert region.audit.tail()[-1]["reason"] == "1 of patients whom suceava has no number of"
+    assert send(region, access(region, 1, NATIONAL)) == 1
+    assert [one.source for one in accesses(region).of([NATIONAL, OWN])] == ["iasi"]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
+        {"recipient": "spitalul-inventat"},
+        {"recipient": "hub"},
         {"sequence": -1},
         {"sequence": "1"},
         {"sequence": True},

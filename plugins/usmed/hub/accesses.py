@@ -93,11 +93,15 @@ class Accesses:
                 sequence number that was there is kept beside it: a node that was restored from a backup counts
                 anew, and the patient is to hear of what it gives then, too.
         """
-        now = self._clock()
+        now, hospitals = self._clock(), self._region().hospitals
         rows, problems = [], []
         for document in documents:
             try:
-                rows.append(_row(source.id, document, now))
+                row = _row(source.id, document, now)
+                if row["recipient"] not in hospitals:
+                    # A patient reads it: an invented name would be taken for a hospital's.
+                    raise PeerDataError("recipient is no hospital of the region")
+                rows.append(row)
             except PeerDataError as error:
                 problems.append(str(error))
         with self._database.write() as connection:
@@ -149,9 +153,11 @@ class Accesses:
     def _speakable(
         self, connection: Connection, source: Hospital, patients: Iterable[PatientIdentifier]
     ) -> set[PatientIdentifier]:
-        """Return those numbers that the source assigns, or that the index knows for a patient of this hospital."""
-        own = self._region().spoken_for(source.id)
-        speakable = {one for one in patients if one.issuer in own}
+        """Return those numbers that the source assigns, or that the index knows for a patient of this hospital.
+
+        The national number is nobody's own: who has never announced the patient cannot have given anything away.
+        """
+        speakable = {one for one in patients if one.issuer in source.issuers}
         foreign = sorted(set(patients) - speakable)
         its_patients = sa.select(chart.c.person).where(chart.c.hospital == source.id)
         for part in batched(foreign, SLICE, strict=False):

@@ -78,6 +78,37 @@ def test_who_does_not_know_the_patient_reads_what_is_read_of_nobody(known: Regio
     assert refused == read(get(known, "suceava", "/Consent/consent-none"), 404)
 
 
+def listed(region: Region, sender: str) -> list[str]:
+    found = read(get(region, sender, "/Consent", f"patient:identifier={OF_CNP}"))
+    return [one["resource"]["id"] for one in found.get("entry", [])]
+
+
+def test_who_invents_a_study_of_a_patient_does_not_read_what_others_may(known: Region) -> None:
+    known.feed("suceava", study("3.1", ("SUCEAVA", "3"), ("RO-CNP", CNP)))
+    assert listed(known, "suceava") == []
+    refused = read(get(known, "suceava", "/Consent/consent-0"), 404)
+    assert refused == read(get(known, "suceava", "/Consent/consent-none"), 404)
+
+
+def test_consents_are_read_by_whom_they_concern(known: Region) -> None:
+    known.feed("suceava", study("3.1", ("SUCEAVA", "3"), ("RO-CNP", CNP)))
+    everybody = known.permit("RO-CNP", CNP)
+    nobody = known.permit("RO-CNP", CNP, type="deny")
+    attested = known.permit("SUCEAVA", "3", to="bacau")
+    named = consent("RO-CNP", CNP, to="bacau")
+    (actor,) = named["provision"]["actor"]
+    source = {"role": {"coding": [{**actor["role"]["coding"][0], "code": "CST"}]},
+              "reference": {"identifier": {"system": "urn:usmed:hospital", "value": "suceava"}}}  # fmt: skip
+    by_source = known.permit("RO-CNP", CNP, provision={"actor": [actor, source]})
+    assert listed(known, "suceava") == [everybody, nobody, attested, by_source]
+    # Iași attests what is given under the national number.
+    assert listed(known, "iasi") == ["consent-0", everybody, nobody, by_source]
+    assert listed(known, "bacau") == ["consent-0", everybody, nobody, attested, by_source]
+    for id in (everybody, nobody, attested, by_source):
+        assert read(get(known, "suceava", f"/Consent/{id}"))["id"] == id
+    assert get(known, "iasi", f"/Consent/{attested}").status_code == 404
+
+
 def test_a_withdrawn_consent_is_inactive(known: Region) -> None:
     known.withdraw("consent-0")
     one = read(get(known, "bacau", "/Consent/consent-0"))

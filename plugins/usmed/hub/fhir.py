@@ -1,7 +1,8 @@
 """FHIR R4 (4.0.1) at the hub, to read: a patient's consents, who a patient is elsewhere, and who had which study.
 
 For the hospitals of the region, over the same signed requests as the rest, and no wider: a hospital reads of patients
-whom it has announced itself, and of accesses in which it was one of the two. The decision stays with the key servers.
+whom it has announced itself: consents that concern it (`concerns`), and accesses in which it was one of the two. The
+decision stays with the key servers.
 Terms of consents: IHE ITI Privacy Consent on FHIR (PCF). `GET /v1/fhir/metadata` says what is there.
 """
 
@@ -16,6 +17,7 @@ from usmed import __version__
 from usmed.domain.audit import AuditEvent, AuditEventType
 from usmed.domain.canonical import canonical_json, parse_json, sha256_hex
 from usmed.domain.consent import Purpose
+from usmed.domain.consent_record import ProofKind
 from usmed.domain.errors import PeerDataError
 from usmed.domain.fhir_consent import HOSPITAL_SYSTEM, ISSUER_SYSTEM, MODALITY_SYSTEM, identifier_from_fhir
 from usmed.domain.identifiers import PatientIdentifier, patient_identifier
@@ -88,7 +90,7 @@ def create_fhir(services: Services) -> Blueprint:
         hospital = calling_hospital(services.regions.current())
         one = _consent(services, hospital, id)
         if one is None:
-            return outcome(404, "not-found", "there is no such consent of a patient of yours")
+            return outcome(404, "not-found", "there is no such consent of a patient of yours that concerns you")
         answer = _fhir(consent_resource(one))
         answer.headers["ETag"] = f'W/"{one.version}"'
         return answer
@@ -159,6 +161,17 @@ def capability_statement() -> dict[str, Any]:
     }
 
 
+def concerns(one: StoredConsent, hospital: str) -> bool:
+    """Tell whether a consent is this hospital's to read: it is named, or everybody is, or it attested the consent.
+
+    Whoever announces an invented study must not learn by it what a patient lets, or denies, others.
+    """
+    if one.kind is ProofKind.STAFF and one.proved_by == hospital:
+        return True
+    rules = one.to_domain().provisions
+    return any(not rule.recipients or hospital in rule.recipients | rule.sources for rule in rules)
+
+
 def consent_resource(one: StoredConsent) -> dict[str, Any]:
     """Return a consent as a FHIR resource: what was proved, its id and its version."""
     recorded = datetime.fromtimestamp(one.recorded, UTC)
@@ -224,7 +237,8 @@ def outcome(status: int, code: str, message: str) -> Response:
 def _consents(services: Services, hospital: Hospital, patient: PatientIdentifier) -> list[StoredConsent]:
     numbers = _numbers(services, hospital, patient)
     with services.database.read() as connection:
-        found = consents.of_numbers(connection, numbers) if numbers else []
+        held = consents.of_numbers(connection, numbers) if numbers else []
+    found = [one for one in held if concerns(one, hospital.id)]
     _note(services, hospital, patient, _read_consents(found))
     return found
 
@@ -244,7 +258,7 @@ def _consent(services: Services, hospital: Hospital, id: str) -> StoredConsent |
     with services.database.read() as connection:
         one = consents.current(connection, id)
         person = charts.of_persons(connection, charts.person_named(one.patient)) if one is not None else []
-    if one is None or not any(each.chart.hospital == hospital.id for each in person):
+    if one is None or not concerns(one, hospital.id) or not any(each.chart.hospital == hospital.id for each in person):
         return None
     _note(services, hospital, one.patient, _read_consents([one]))
     return one

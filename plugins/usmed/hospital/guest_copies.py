@@ -2,21 +2,27 @@
 
 A copy can have images of the hospital's own beside it: a report, a key image, a series that was made here. These stay,
 and the study is then the hospital's own. A copy that goes is first marked as such, so that no part of it looks whole
-and a process that is killed meanwhile goes on with it.
+and a process that is killed meanwhile goes on with it. A copy of which it is not known what it brought is never
+forgotten: a person has to look at it.
 """
 
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 
-from usmed.domain.audit import AuditEvent, AuditEventType
+from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.identifiers import orthanc_id
-from usmed.hospital.archive import ARRIVING_LABEL, GUEST_LABEL, Archive, ArchiveError
+from usmed.hospital.archive import ARRIVING_LABEL, GUEST_LABEL, Archive, ArchiveError, Study
 from usmed.hospital.guest_store import GuestStore
 from usmed.hospital.pulls import Pulls
 from usmed.hospital.store import PullRow
 from usmed.platform.audit_log import AuditLog
+
+UNKNOWN_PARTS = (
+    "it is not known which of its images came from the other hospital, so they are kept, and hidden as a part:"
+    " delete by hand what is not this hospital's own, and it goes by itself"
+)
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +34,9 @@ class GuestCopies:
 
     Args:
         own_again: told the Orthanc identifier of a study of which only the hospital's own images remain.
+
+    Attributes:
+        stuck: why copies that are to go cannot, by their Study Instance UID; a person has to look at them.
     """
 
     def __init__(
@@ -47,6 +56,7 @@ class GuestCopies:
         self._clock = clock
         self._own_again = own_again
         self._lock = threading.Lock()
+        self.stuck: dict[str, str] = {}
 
     def delete(self, study_instance_uid: str, reason: str, withdrawn: Collection[str] = ()) -> bool:
         """Delete a guest copy.
@@ -90,7 +100,8 @@ class GuestCopies:
             return False
         deleted, own = 0, 0
         remaining = []
-        for patient_id, brought in self._guests.brought(uid).items():
+        every = self._brought(row)
+        for patient_id, brought in every.items():
             study = orthanc_id(patient_id, uid)
             here = self._archive.stored_by_plugins(study)
             guests = [one for sop_instance_uid, one in here.items() if sop_instance_uid in brought]
@@ -102,7 +113,41 @@ class GuestCopies:
                 remaining.append(study)
                 self._archive.clear_provenance(study)
                 self._archive.label(study, remove=[ARRIVING_LABEL, GUEST_LABEL])
-        withdrawn = sorted(self._guests.withdrawn(uid))
+        if any(self._is_copy(one, row) for one in self._archive.study(uid) if one.patient_id not in every):
+            self._record_stuck(row, deleted)
+            return False
+        self._record(row, Outcome.SUCCESS, row.reason, {"deleted": deleted, "own": own})
+        self._pulls.left(row)
+        self.stuck = {one: why for one, why in self.stuck.items() if one != uid}
+        for study in remaining:
+            self._own_again(study)
+        return True
+
+    def _brought(self, row: PullRow) -> dict[str, frozenset[str]]:
+        """Return what the copy brought as far as it is known: as it was noted, or else as its source announced it."""
+        brought = self._guests.brought(row.study_instance_uid)
+        if row.patient_id not in brought and (announced := self._pulls.announced(row)):
+            brought[row.patient_id] = announced
+        return brought
+
+    def _is_copy(self, study: Study, row: PullRow) -> bool:
+        """Tell whether a study that is here has come by this pull, as far as that can be seen from the study."""
+        if study.labels & {GUEST_LABEL, ARRIVING_LABEL}:
+            return True
+        # Somebody has taken the mark away, or the process was killed before it was set.
+        begun = study.patient_id == row.patient_id and row.instances > 0
+        return begun and bool(self._archive.stored_by_plugins(study.orthanc_id))
+
+    def _record_stuck(self, row: PullRow, deleted: int) -> None:
+        if row.study_instance_uid in self.stuck:
+            # Once, not every few seconds.
+            return
+        log.error("guest copy %s is to go, but %s", row.study_instance_uid, UNKNOWN_PARTS)
+        self._record(row, Outcome.FAILURE, f"{row.reason}; but {UNKNOWN_PARTS}", {"deleted": deleted})
+        self.stuck = self.stuck | {row.study_instance_uid: UNKNOWN_PARTS}
+
+    def _record(self, row: PullRow, outcome: Outcome, reason: str, counts: Mapping[str, int]) -> None:
+        withdrawn = sorted(self._guests.withdrawn(row.study_instance_uid))
         self._audit.append(
             AuditEvent(
                 at=self._clock(),
@@ -110,17 +155,9 @@ class GuestCopies:
                 agent="usmed",
                 peer=row.source,
                 patient=str(min(row.identifiers)) if row.identifiers else "",
-                study_instance_uid=uid,
-                reason=row.reason,
-                detail={
-                    "what": WITHDRAWN if withdrawn else UNUSED,
-                    "consents": withdrawn,
-                    "deleted": deleted,
-                    "own": own,
-                },
+                study_instance_uid=row.study_instance_uid,
+                outcome=outcome,
+                reason=reason,
+                detail={"what": WITHDRAWN if withdrawn else UNUSED, "consents": withdrawn, **counts},
             )
         ).wait()
-        self._pulls.left(row)
-        for study in remaining:
-            self._own_again(study)
-        return True

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
-from usmed.domain.errors import IdentityConflictError, RefusedError, UsmedError
+from usmed.domain.errors import IdentityConflictError, PeerDataError, RefusedError, UsmedError
 from usmed.domain.identifiers import PatientIdentifier, orthanc_id
 from usmed.domain.pull import MAXIMUM_ATTEMPTS, UNFINISHED, Event, ForbiddenTransitionError, State, backoff
 from usmed.hospital.archive import ARRIVING_LABEL, Archive, ArchiveError
@@ -170,6 +170,16 @@ class Pulls:
         """Forget a copy that had to go, now that nothing of it is here any more."""
         self._store.forget_left(row.study_instance_uid)
         self._mark(row, arriving=False)
+
+    def announced(self, row: PullRow) -> frozenset[str]:
+        """Return the SOP Instance UIDs that the manifest of a pull names; none if it has none that can be read."""
+        if not row.manifest:
+            return frozenset()
+        try:
+            return self._transfer.announced(row)
+        except PeerDataError as error:
+            log.error("the manifest of %s cannot be read any more: %s", row.study_instance_uid, error)
+            return frozenset()
 
     def leaving(self) -> list[PullRow]:
         """Return the copies that are to go."""

@@ -135,6 +135,14 @@ class Transfer:
         """Let every pull end after the instance that it is storing now."""
         self._stopping = True
 
+    def announced(self, row: PullRow) -> frozenset[str]:
+        """Return the SOP Instance UIDs that the manifest of a pull names.
+
+        Raises:
+            PeerDataError: it is not, or no more, to be verified.
+        """
+        return frozenset(one.sop_instance_uid for one in self._read_manifest(row, row.manifest).entries)
+
     def run(self, progress: Progress) -> None:
         """Fetch, verify and store what is missing of one study.
 

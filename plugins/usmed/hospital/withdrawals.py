@@ -131,7 +131,7 @@ class Withdrawals:
         asked = self._ask([one.copy for one in held])
         ended = [self._settle(one, asked[one.copy.known_by], consents) for one in held]
         if not all(ended):
-            raise NotYetError("something of it is still being written")
+            raise NotYetError("something of it is still being written, or has to be looked at by a person")
 
     def _settle(self, held: Held, tickets: Sequence[AccessTicket], consents: Collection[str]) -> bool:
         """Keep or delete one copy; return False if it is still being written."""

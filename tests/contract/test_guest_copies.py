@@ -71,7 +71,7 @@ class Node:
         any_part: Any = archive
         transfer = Transfer(
             hospital="bacau", naming=Naming("BACAU", None), region=lambda: region, store=self.store,
-            guests=self.guests, archive=any_part, client=any_part, tickets=any_part, overtaken=lambda _: "",
+            guests=self.guests, archive=any_part, client=any_part, tickets=any_part, changes=any_part,
             clock=lambda: NOW, connections=1, idle_s=1,
         )  # fmt: skip
         self.pulls = Pulls(

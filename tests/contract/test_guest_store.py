@@ -51,7 +51,10 @@ def ticket(purpose: Purpose = Purpose.TREAT, *consents: str) -> AccessTicket:
 
 
 def released(guests: GuestStore, uid: str = "1.2.3", **changes: Any) -> None:
-    given = {"ticket": ticket(Purpose.TREAT, "c-1"), "number": LOCAL, "sop_instance_uids": UIDS[:2], **changes}
+    given = {
+        "ticket": ticket(Purpose.TREAT, "c-1"), "number": LOCAL, "sop_instance_uids": UIDS[:2], "unheeded": (),
+        "now": NOW, **changes,
+    }  # fmt: skip
     guests.released(uid, "7", **given)
 
 
@@ -88,7 +91,9 @@ def test_the_last_ticket_says_whether_it_is_an_emergencys(database: Database, gu
 def test_what_was_once_brought_stays_known_as_a_guest(guests: GuestStore) -> None:
     released(guests, sop_instance_uids=UIDS)
     released(guests, sop_instance_uids=[*UIDS[:1], "9.9"])
-    guests.released("1.2.3", "8", ticket=ticket(), number=LOCAL, sop_instance_uids=["5.5"])
+    guests.released(
+        "1.2.3", "8", ticket=ticket(), number=LOCAL, sop_instance_uids=["5.5"], unheeded=(), now=NOW
+    )
     assert guests.brought("1.2.3") == {"7": frozenset([*UIDS, "9.9"]), "8": frozenset({"5.5"})}
     assert guests.brought("1.2.4") == {}
 

@@ -12,20 +12,25 @@ from joserfc.jwk import OKPKey
 from contract.key_servers import SERVERS, Servers
 from contract.test_key_servers import CNP
 from usmed.domain.consent import StudyFacts
-from usmed.domain.errors import RefusedError
-from usmed.domain.identifiers import PatientIdentifier
+from usmed.domain.errors import RefusedError, TransportError
+from usmed.domain.identifiers import Naming, NationalNumber, PatientIdentifier
+from usmed.domain.manifest import ManifestEntry, StudyManifest
 from usmed.domain.pull import Event
+from usmed.domain.request_signature import sign_document
 from usmed.domain.ticket import Staff
+from usmed.hospital.archive import ArchiveError
 from usmed.hospital.changes import Changes
 from usmed.hospital.circuit import Circuit
 from usmed.hospital.guest_store import GuestStore
 from usmed.hospital.store import CHAIN, PullStore, ToldStore
 from usmed.hospital.tickets import NoTicketError, Tickets
+from usmed.hospital.transfer import Progress, Transfer
 from usmed.hospital.withdrawals import GRANTED_AN_HOUR, Withdrawals, takes_away
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.storage import Database, open_database
 
 CT = "1.2.3"
+LOCAL = PatientIdentifier("BACAU", "10")
 
 
 @dataclass
@@ -93,7 +98,7 @@ class Node:
                        requested_by="WS", now=self.servers.clock())  # fmt: skip
         ticket = self.tickets.fresh({number}, Staff("ionescu", "radiologist")) if not emergency else None
         self.guests.released(uid, number.value, ticket=ticket or _emergency(self), number=number,
-                             sop_instance_uids=["1.1"])  # fmt: skip
+                             sop_instance_uids=["1.1"], unheeded=(), now=self.servers.clock())  # fmt: skip
         self.guests.arrived(StudyFacts(uid, "iasi", frozenset({"CT"}), None), {number})
         self.pulls.move(uid, Event.START)
         self.pulls.move(uid, Event.VERIFIED)
@@ -273,6 +278,47 @@ def test_a_pull_that_has_not_ended_is_looked_at_again(node: Node, servers: Serve
     assert node.waits()
     node.deleted.running = set()
     assert node.check(timedelta(minutes=1)) == {CT: frozenset({"consent-1"})}
+
+
+@pytest.mark.parametrize("denies", [False, True])
+def test_what_is_told_while_the_source_is_asked_reaches_the_copy_also_if_nothing_linked_the_two(
+    node: Node, servers: Servers, denies: bool
+) -> None:
+    given(servers, "consent-1")
+    assert servers.give(enrolments=[servers.enrolment(CNP, LOCAL, by="bacau", credentials=[])]) == []
+    change = servers.record("consent-2", type="deny") if denies else withdrawal(servers)
+    # Asked for under the local number alone: that it is the same patient only the ticket says.
+    row = node.pulls.ask(CT, source="iasi", patient_id="10", identifiers=frozenset({LOCAL}), requested_by="WS",
+                         now=servers.clock())  # fmt: skip
+    manifest = StudyManifest("iasi", "bacau", CT, LOCAL, "", "", "c", (ManifestEntry("1.1", "1.9", 5, "0" * 64),))
+
+    class Source:
+        def post(self, member: str, path: str, document: Any, *, deadline_s: float, limit_bytes: int) -> Any:
+            assert (member, path) == ("iasi", "/federation/v1/manifest")
+            servers.give(records=[change])
+            node.told(change)
+            assert node.check() == {}
+            assert not node.waits()
+            return {
+                "manifest": sign_document(servers.keys["iasi"], sender="iasi", document=manifest.to_json())
+            }
+
+    class Archive:
+        def study(self, study_instance_uid: str) -> Any:
+            raise ArchiveError("nothing is stored in this test")
+
+    source: Any = Source()
+    archive: Any = Archive()
+    transfer = Transfer(
+        hospital="bacau", naming=Naming("BACAU", NationalNumber("RO-CNP")), region=servers.current, store=node.pulls,
+        guests=node.guests, archive=archive, client=source, tickets=node.tickets, changes=node.changes,
+        clock=servers.clock, connections=1, idle_s=1,
+    )  # fmt: skip
+    with pytest.raises(ArchiveError if denies else TransportError):
+        transfer.run(Progress(row))
+    assert node.waits()
+    assert node.check() == {CT: frozenset({"consent-2" if denies else "consent-1"})}
+    assert not node.waits()
 
 
 def test_copies_kept_by_law_are_written_down_once(servers: Servers, database: Database) -> None:

@@ -4,7 +4,8 @@ It only ever takes away: nothing that is told here permits anything. It is kept 
 """
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -103,6 +104,19 @@ class Changes:
         if not self._records:
             return ""
         return overtaken(ticket, self._records)
+
+    def unheeded(self, ticket: AccessTicket) -> frozenset[str]:
+        """Return the ids of what was told here and does not stand in this ticket: overtaken consents, and denials."""
+        known = {one.id for one in ticket.consents}
+        denied = {one.id for one in self.denials(ticket.patient) if one.id not in known}
+        changed = self.overtaken(ticket)
+        return frozenset(denied | {changed}) if changed else frozenset(denied)
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Let nothing be told meanwhile; whatever was told before is known."""
+        with self._lock:
+            yield
 
     def denials(self, patient: Collection[PatientIdentifier]) -> list[Consent]:
         """Return what was told that denies something of this patient."""

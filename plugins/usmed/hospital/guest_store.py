@@ -69,12 +69,17 @@ class GuestStore:
         ticket: AccessTicket,
         number: PatientIdentifier,
         sop_instance_uids: Iterable[str],
+        unheeded: Collection[str],
+        now: datetime,
     ) -> None:
         """Note what a source is about to send, before it does: on which ticket, and which instances.
 
         Args:
             patient_id: the PatientID under which they are filed here.
             number: the patient's at the source.
+            unheeded: the ids of consents that the ticket should have heeded: this copy has to be checked against them,
+                also if all others are already.
+            now: aware UTC.
         """
         known = {
             "emergency": int(ticket.purpose is Purpose.ETREAT),
@@ -91,6 +96,8 @@ class GuestStore:
                     index_elements=["study_instance_uid"], set_=known | {"withdrawn": json.dumps([])}
                 )
             )
+            for consent in sorted(unheeded):
+                note_change(self._database, connection, Change(consent, ticket.patient | {number}), now)
             # A source may have more the next time, or less: what came from it once stays known as a guest.
             before = self._brought(connection, study_instance_uid).get(patient_id, frozenset())
             after = before.union(sop_instance_uids)

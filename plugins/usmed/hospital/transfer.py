@@ -18,9 +18,9 @@ from usmed.domain.identifiers import Naming, PatientIdentifier, orthanc_id
 from usmed.domain.manifest import LIMIT_BYTES, ManifestEntry, StudyManifest, parse_manifest, read_frames
 from usmed.domain.region import RegionManifest
 from usmed.domain.request_signature import verify_document
-from usmed.domain.ticket import AccessTicket
 from usmed.domain.ticket_decision import NO_CONSENT
 from usmed.hospital.archive import ARRIVING_LABEL, GUEST_LABEL, Archive, ArchiveError, Stored
+from usmed.hospital.changes import Changes
 from usmed.hospital.filing import Filing, check_instance, file_under
 from usmed.hospital.guest_store import GuestStore
 from usmed.hospital.identities import Poster
@@ -95,11 +95,7 @@ class Progress:
 
 
 class Transfer:
-    """Carries out pulls, each in the thread that calls `run`.
-
-    Args:
-        overtaken: names a consent that is known here to have changed after a ticket was signed on it; empty if none.
-    """
+    """Carries out pulls, each in the thread that calls `run`."""
 
     def __init__(
         self,
@@ -112,7 +108,7 @@ class Transfer:
         archive: Archive,
         client: Streamer,
         tickets: Tickets,
-        overtaken: Callable[[AccessTicket], str],
+        changes: Changes,
         clock: Callable[[], datetime],
         connections: int,
         idle_s: float,
@@ -125,7 +121,7 @@ class Transfer:
         self._archive = archive
         self._client = client
         self._tickets = tickets
-        self._overtaken = overtaken
+        self._changes = changes
         self._clock = clock
         self._connections = connections
         self._idle_s = idle_s
@@ -167,6 +163,8 @@ class Transfer:
                 self._archive.label(study, add=[ARRIVING_LABEL, GUEST_LABEL])
             self._stream_all(progress, manifest, filing, missing[1:])
         with progress.writing():
+            # What was told since was checked without the later tickets that it came on.
+            self._note_released(row, ticket, manifest)
             self._end(progress, manifest, study, ticket.ticket.jti)
 
     def _end(self, progress: Progress, manifest: StudyManifest, study: str, ticket_id: str) -> None:
@@ -251,13 +249,7 @@ class Transfer:
             have = {entry for entry, flag in zip(earlier, row.verified, strict=True) if flag}
             verified = bytearray(entry in have for entry in manifest.entries)
         with progress.writing():
-            self._guests.released(
-                row.study_instance_uid,
-                row.patient_id,
-                ticket=ticket.ticket,
-                number=manifest.identifier,
-                sop_instance_uids=[one.sop_instance_uid for one in manifest.entries],
-            )
+            self._note_released(row, ticket, manifest)
             self._store.set(
                 row.study_instance_uid,
                 manifest=token,
@@ -266,6 +258,28 @@ class Transfer:
                 size_bytes=manifest.size_bytes,
             )
         return manifest, verified
+
+    def _note_released(self, row: PullRow, ticket: SignedTicket, manifest: StudyManifest) -> None:
+        """Note on which ticket a study is released, unless that holds no more.
+
+        A withdrawal that was told before this was noted may have been checked without this copy, because nothing here
+        named its consent or its patient yet. Then the copy is put on the list of what has to be checked in the same
+        step, and whatever of it is here goes as if the withdrawal had just been told.
+
+        Raises:
+            TransportError: it holds no more. The next try asks for another ticket.
+        """
+        with self._changes.still():
+            self._guests.released(
+                row.study_instance_uid,
+                row.patient_id,
+                ticket=ticket.ticket,
+                number=manifest.identifier,
+                sop_instance_uids=[one.sop_instance_uid for one in manifest.entries],
+                unheeded=self._changes.unheeded(ticket.ticket),
+                now=self._clock(),
+            )
+        self._check_not_overtaken(row, ticket)
 
     def _read_manifest(self, row: PullRow, token: str) -> StudyManifest:
         document = verify_document(token, self._region().key_of, sender=row.source, limit_bytes=LIMIT_BYTES)
@@ -420,11 +434,14 @@ class Transfer:
             if error.code == NO_CONSENT:
                 raise RefusedError(UNKNOWN, str(error)) from error
             raise TransportError(str(error)) from error
-        if changed := self._overtaken(ticket.ticket):
+        self._check_not_overtaken(row, ticket)
+        return ticket
+
+    def _check_not_overtaken(self, row: PullRow, ticket: SignedTicket) -> None:
+        if changed := self._changes.overtaken(ticket.ticket):
             # The source may not know it yet. What came now would come after the copies here were checked.
             self._tickets.forget(row.identifiers)
             raise TransportError(f"too few key servers know yet that consent {changed} was changed or taken back")
-        return ticket
 
 
 def _shares(entries: Sequence[ManifestEntry], indexes: Sequence[int], streams: int) -> list[list[int]]:

@@ -227,7 +227,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         archive=archive,
         client=client,
         tickets=tickets,
-        overtaken=changes.overtaken,
+        changes=changes,
         clock=utc_now,
         connections=settings.Pull.Connections,
         idle_s=settings.Pull.IdleSeconds,

@@ -6,20 +6,23 @@ from functools import partial
 from typing import Any
 
 from flask import Flask, Response, g, request
+from sqlalchemy import Connection
 from werkzeug.exceptions import HTTPException
 
 from usmed import __version__
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.canonical import canonical_json, parse_json
 from usmed.domain.consent import Purpose
+from usmed.domain.consent_record import ProofKind
 from usmed.domain.errors import ConfigurationError, PeerDataError, RefusedError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.region import Hospital
 from usmed.domain.study_record import parse_identifier
-from usmed.hub import fhir, patients
+from usmed.hub import enrolments, fhir, patients
 from usmed.hub.callers import NotAHospitalError, calling_hospital, calling_member
 from usmed.hub.description import DESCRIPTION
 from usmed.hub.locator import FeedResult
+from usmed.hub.registry import Kept
 from usmed.hub.resolve import Question
 from usmed.hub.services import Services
 from usmed.platform.openapi import InvalidRequestError
@@ -139,7 +142,13 @@ def _resolve(services: Services, hospital: Hospital, body: dict[str, Any]) -> An
 
 
 def _consent_records(services: Services, hospital: Hospital, body: dict[str, Any]) -> Any:
-    return {"problems": services.registry.take(hospital.id, body["records"], body["enrolments"])}
+    def pass_on(connection: Connection, kept: Kept) -> None:
+        # The hospital brings it to the others, too; but a patient who looks is told only what the hub knows.
+        if kept.new:
+            needed = enrolments.of_numbers(connection, [kept.patient]) if kept.kind is ProofKind.PASSKEY else []
+            services.deliveries.pass_on(connection, kept.record, kept.version, enrolments.as_sent(needed))
+
+    return {"problems": services.registry.take(hospital.id, body["records"], body["enrolments"], pass_on)}
 
 
 def _consent_changes(services: Services, hospital: Hospital, body: dict[str, Any]) -> Any:

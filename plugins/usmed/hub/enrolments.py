@@ -64,6 +64,11 @@ def of_credential(connection: Connection, credential_id: bytes) -> list[HeldEnro
     return _in_order(_load(connection, matching))
 
 
+def as_sent(held: Iterable[HeldEnrolment]) -> tuple[dict[str, str], ...]:
+    """Return enrolments as they go out with a record that they prove."""
+    return tuple({"hospital": one.enrolment.hospital, "token": one.token} for one in held)
+
+
 def _load(connection: Connection, digests: sa.Select[tuple[str]]) -> list[HeldEnrolment]:
     query = sa.select(enrolment_table.c.hospital, enrolment_table.c.token)
     rows = connection.execute(query.where(enrolment_table.c.digest.in_(digests)))

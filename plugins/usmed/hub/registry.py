@@ -4,6 +4,7 @@ It permits nothing: key servers decide. Nothing is written here but what hospita
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ from sqlalchemy import Connection
 
 from usmed.domain.audit import AuditEvent, AuditEventType
 from usmed.domain.canonical import canonical_json
-from usmed.domain.consent_record import ConsentRecord, check_attested_numbers, follows, read_record
+from usmed.domain.consent_record import ConsentRecord, ProofKind, check_attested_numbers, follows, read_record
 from usmed.domain.enrolment import Credential, Enrolment, given_enrolment, one_person_fault, valid_credentials
 from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import PatientIdentifier
@@ -26,6 +27,25 @@ ACTIVE = "active"
 WITHDRAWN = "inactive"
 CHANGES = 500
 """How many steps of the list of changes one answer takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A record that was proved to the hub.
+
+    Attributes:
+        record: as it came, `{"document", "proof"}`.
+        patient: the number that it is under.
+        kind: who proved it.
+        version: under which the hub holds the consent now.
+        new: the hub did not hold it, nor a withdrawal or a newer one in its place.
+    """
+
+    record: dict[str, Any]
+    patient: PatientIdentifier
+    kind: ProofKind
+    version: int
+    new: bool
 
 
 class Registry:
@@ -52,7 +72,7 @@ class Registry:
         sender: str,
         records: Sequence[Any],
         enrolled: Sequence[Any] = (),
-        taken: Callable[[Connection], None] = lambda _connection: None,
+        taken: Callable[[Connection, Kept], None] = lambda _connection, _kept: None,
     ) -> list[str]:
         """Take in consents, withdrawals and enrolments; what is answered is durable.
 
@@ -60,7 +80,7 @@ class Registry:
             sender: who brings them, a hospital or the portal: nothing is believed but the proofs.
             records: as `domain.consent_record` has them.
             enrolled: `{"hospital", "token"}` each, as `domain.enrolment` has them.
-            taken: told of every record that was not known, in the transaction that keeps it.
+            taken: told of every record that is proved, in the transaction that keeps it.
 
         Returns:
             Why some were not taken; empty if all were, or were known. One that is wrong does not hold up others.
@@ -82,8 +102,9 @@ class Registry:
                 )
                 check_attested_numbers(record, self._region().spoken_for)
                 with changing(self._database) as connection:
-                    if self._take(connection, record, document["document"]["resource"], sender, now):
-                        taken(connection)
+                    new, version = self._take(connection, record, document["document"]["resource"], sender, now)
+                    (patient,) = record.consent.patient
+                    taken(connection, Kept(document, patient, record.kind, version, new))
             except PeerDataError as error:
                 problems.append(f"consent: {error}")
         return problems
@@ -108,7 +129,10 @@ class Registry:
             held = [one.enrolment for one in enrolments.of_numbers(connection, [number])]
         return valid_credentials(held, self._clock())
 
-    def _take(self, connection: Connection, record: ConsentRecord, resource: Any, sender: str, now: datetime) -> bool:
+    def _take(
+        self, connection: Connection, record: ConsentRecord, resource: Any, sender: str, now: datetime
+    ) -> tuple[bool, int]:
+        """Return whether it is new here, and which version is held then."""
         consent = record.consent
         last = consents.current(connection, consent.id)
         (patient,) = consent.patient
@@ -118,7 +142,7 @@ class Registry:
                 raise PeerDataError("this consent's id belongs to a consent of another patient")
             if last.status == WITHDRAWN or (consent.active and consent.version <= last.version):
                 # What is held is as new, or newer, or final.
-                return False
+                return False, last.version
             # Who may change it is as at key servers; else the hub would tell more than these let go.
             follows(record, last.to_record())
         version = max(consent.version, last.version + 1 if last else 1)
@@ -127,7 +151,7 @@ class Registry:
         )
         self._save(connection, one)
         append_in(connection, [_event(one, sender, now, "recorded" if consent.active else "withdrawn")])
-        return True
+        return True, version
 
     def listed(self, patient: PatientIdentifier | None) -> list[StoredConsent]:
         """Return all consents, or those of the person whom a number names."""

@@ -9,6 +9,7 @@ from usmed.hub.patients import Patients
 from usmed.hub.registry import Registry
 from usmed.hub.resolve import Resolver
 from usmed.platform.audit_log import AuditLog
+from usmed.platform.deliveries import Deliveries
 from usmed.platform.region_store import RegionStore
 from usmed.platform.storage import Database
 
@@ -21,6 +22,7 @@ class Services:
     audit: AuditLog
     locator: Locator
     registry: Registry
+    deliveries: Deliveries
     resolver: Resolver
     patients: Patients
     regions: RegionStore

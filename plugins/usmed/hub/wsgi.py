@@ -131,6 +131,7 @@ def wire(
             audit=audit,
             locator=Locator(database, region, clock),
             registry=registry,
+            deliveries=deliveries,
             resolver=Resolver(database, audit, region, clock),
             patients=patients,
             regions=regions,

@@ -97,6 +97,21 @@ class Deliveries:
             raise PeerDataError(f"at most {MAXIMUM_ENROLMENTS} enrolments can prove one consent")
         self._store.add(connection, item, self._members(item), self._clock())
 
+    def pass_on(
+        self, connection: Connection, record: dict[str, Any], version: int, enrolments: tuple[dict[str, str], ...]
+    ) -> None:
+        """Put a proved consent on its way, in the caller's transaction, whatever else is under its id.
+
+        Args:
+            connection: where it is kept.
+            record: `{"document", "proof"}`.
+            version: that the sender knows the consent by; the next free one is taken where another document has it.
+            enrolments: those that the proof needs.
+        """
+        document = record["document"]
+        number = self._store.version_for(connection, document["id"], document, version)
+        self.add(connection, Item(document["id"], number, record, enrolments))
+
     def deliver(self, item: Item) -> None:
         """Try at once to bring an item to everybody, with what else they lack; return when all answered or failed."""
         self._deliver_to(self._members(item))

@@ -43,6 +43,11 @@ class Item:
         return self.resource is not None
 
     @property
+    def withdraws(self) -> bool:
+        """Tell whether it takes a consent back."""
+        return self.resource is not None and self.resource.get("status") == "inactive"
+
+    @property
     def takes_away(self) -> bool:
         """Tell whether hospitals have to know."""
         return self.resource is not None and takes_away(self.version, self.resource)
@@ -88,21 +93,31 @@ class DeliveryStore:
         rows = [{"id": item.id, "version": item.version, "member": one} for one in members]
         connection.execute(sa.insert(_delivery), rows)
 
+    def version_for(self, connection: sa.Connection, id: str, document: Any, version: int) -> int:
+        """Return under which version a document is there; else the first one from `version` on that is free."""
+        query = sa.select(_item).where(_item.c.id == id, _item.c.version >= version)
+        there = [_item_of(row) for row in connection.execute(query)]
+        same = [one.version for one in there if _said(one) == document]
+        return max(same, default=max([version, *(one.version + 1 for one in there)]))
+
     def latest(self, id: str) -> Delivery | None:
-        """Return the newest version of what is there under an id."""
-        query = sa.select(_item).where(_item.c.id == id).order_by(_item.c.version.desc()).limit(1)
+        """Return the newest version of what is there under an id. Who has an earlier withdrawal has a withdrawal."""
         with self._database.read() as connection:
-            row = connection.execute(query).one_or_none()
-            if row is None:
+            query = sa.select(_item).where(_item.c.id == id).order_by(_item.c.version)
+            rows = connection.execute(query).all()
+            if not rows:
                 return None
-            same = sa.and_(_delivery.c.id == row.id, _delivery.c.version == row.version)
+            newest = _item_of(rows[-1])
+            counting = {one.version for one in map(_item_of, rows) if newest.withdraws and one.withdraws}
+            counting.add(newest.version)
+            same = sa.and_(_delivery.c.id == id, _delivery.c.version.in_(counting))
             deliveries = connection.execute(sa.select(_delivery).where(same)).all()
-        return Delivery(
-            _item_of(row),
-            datetime.fromtimestamp(row.created, UTC),
-            {one.member: datetime.fromtimestamp(one.delivered, UTC) for one in deliveries if one.delivered},
-            {one.member: one.problem for one in deliveries if not one.delivered},
-        )
+        delivered: dict[str, datetime] = {}
+        for one in sorted((each for each in deliveries if each.delivered), key=lambda each: each.delivered):
+            delivered.setdefault(one.member, datetime.fromtimestamp(one.delivered, UTC))
+        lacking = [one for one in deliveries if one.version == newest.version and one.member not in delivered]
+        created = datetime.fromtimestamp(rows[-1].created, UTC)
+        return Delivery(newest, created, delivered, {one.member: one.problem for one in lacking})
 
     def open(self, member: str, limit: int) -> list[Item]:
         """Return what a member has not acknowledged: what it has not refused yet first, oldest first."""

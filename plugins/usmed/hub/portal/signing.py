@@ -8,15 +8,18 @@ import threading
 from typing import Any
 
 from flask import Flask, Response, url_for
+from sqlalchemy import Connection
 
 from usmed.domain.consent_record import ProofKind, challenge
 from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.fhir_consent import consent_from_fhir
+from usmed.hub.enrolments import as_sent
 from usmed.hub.invitations import PORTAL
 from usmed.hub.portal.conflicts import limited_by
 from usmed.hub.portal.sessions import Draft
 from usmed.hub.portal.views import in_words, shown_consents
 from usmed.hub.portal.web import Services, Sorry, check_failures, json_answer, json_body, page, person, remote, session
+from usmed.hub.registry import Kept
 from usmed.platform.delivery_store import Item
 from usmed.platform.passkeys import credential_of
 
@@ -63,11 +66,14 @@ def add(app: Flask, services: Services) -> None:
         return json_answer({"next": url_for("consent", id=draft.document["id"])})
 
     def _take(draft: Draft, record: dict[str, Any]) -> None:
-        tokens = tuple({"hospital": one.enrolment.hospital, "token": one.token} for one in person().enrolments)
+        tokens = as_sent(person().enrolments)
         item = Item(draft.document["id"], draft.document["version"], record, tokens)
-        problems = services.registry.take(
-            PORTAL, [record], taken=lambda connection: services.deliveries.add(connection, item)
-        )
+
+        def on_its_way(connection: Connection, kept: Kept) -> None:
+            # Also what the hub holds already, from whomever: only key servers that have it need no proof of it.
+            services.deliveries.pass_on(connection, record, kept.version, tokens)
+
+        problems = services.registry.take(PORTAL, [record], taken=on_its_way)
         if problems:
             raise Sorry(409, "not-taken", reason="; ".join(problems))
         services.sessions.drop(draft)

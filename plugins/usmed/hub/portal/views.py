@@ -47,7 +47,7 @@ class ShownConsent:
         description: what it says.
         permits: whether it permits anything.
         state: how it stands.
-        progress: how far its newest version has come; None if it was not signed on the portal.
+        progress: how far its newest version has come; None if that is not known here.
         mine: whether the passkey may sign a change of it.
         limited: consents of the same person that deny what it permits.
     """
@@ -176,9 +176,9 @@ def kind_text(modalities: frozenset[str]) -> str:
 
 
 def progress_of(services: Services, consent: Consent) -> Progress | None:
-    """Return how far a consent that was signed on the portal has come."""
+    """Return how far a consent has come that the hub has passed on."""
     delivery = services.deliveries.latest(consent.id)
-    if delivery is None or delivery.item.version < consent.version:
+    if delivery is None or delivery.item.version < consent.version or delivery.item.withdraws is consent.active:
         return None
     return services.deliveries.progress(delivery)
 
@@ -205,15 +205,15 @@ def state_of(consent: Consent, progress: Progress | None, threshold: int, now: d
 
     Args:
         consent: its newest version.
-        progress: how far that has come; None if it is not known here.
+        progress: how far that has come; None if it is not known here: then nobody is told that it is done.
         threshold: how many key servers have to hold a permit.
         now: aware UTC.
     """
     if not consent.active:
-        return State.WITHDRAWN if progress is None or progress.done else State.WITHDRAWING
+        return State.WITHDRAWN if progress is not None and progress.done else State.WITHDRAWING
     if consent.valid_until is not None and consent.valid_until <= now:
         return State.OVER
-    if progress is not None and not (progress.done if _takes_away(consent) else len(progress.holding) >= threshold):
+    if progress is None or not (progress.done if _takes_away(consent) else len(progress.holding) >= threshold):
         return State.ON_ITS_WAY
     return State.LATER if consent.valid_from is not None and now < consent.valid_from else State.IN_FORCE
 

@@ -341,6 +341,10 @@ PAGE_WORDS: dict[str, tuple[str, str]] = {
         "Puteți închide pagina: încercăm mai departe până reușim.",
         "You can close the page: we go on trying until it is done.",
     ),
+    "progress-unknown": (
+        "Nu știm câte servere de chei cunosc această hotărâre. Întrebați spitalul la care ați luat-o.",
+        "We do not know how many key servers know this decision. Ask the hospital at which you made it.",
+    ),
     "limited-by": (
         "Ceva ce ați interzis este mai tare:",
         "Something that you forbade is stronger:",

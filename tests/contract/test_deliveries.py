@@ -260,7 +260,7 @@ def test_what_a_server_refuses_holds_nothing_else_up(hub: Hub) -> None:
         process.bring(item(hub.servers, "consent-2"))
         found = process.deliveries.latest("consent-0")
         assert found is not None
-        assert found.problems == dict.fromkeys(SERVERS, "consent: iasi does not assign numbers of BACAU")
+        assert found.problems == dict.fromkeys(SERVERS, "not taken: consent: iasi does not assign numbers of BACAU")
         assert process.delivered("consent-1") == process.delivered("consent-2") == set(SERVERS)
         # It is tried again, after what was never refused.
         process.bring(item(hub.servers, "consent-2", 2, status="inactive"))

@@ -11,6 +11,7 @@ from contract.key_servers import SERVERS, Servers
 from contract.portal_patients import Patient
 from contract.portal_region import PortalRegion, running_portal_region
 from usmed.domain.consent_record import consent_document
+from usmed.domain.enrolment import enrol
 from usmed.hub import consents
 
 ANA, LOCAL = ("RO-CNP", "1630615123457"), ("SF-SPIRIDON", "77")
@@ -124,3 +125,41 @@ def test_another_document_under_a_version_that_is_on_its_way_holds_nothing_up(an
     assert ana.sign(draft).status_code == 200
     # Two that say the same of it: whoever holds either will release nothing.
     assert "3 din 3 servere de chei știu" in ana.read(f"/consents/{consent}")
+
+
+def test_what_key_servers_refuse_is_signed_again_and_then_done(ana: Patient) -> None:
+    region, consent = ana.region, ana.permit(recipients="bacau")
+    region.down.update(SERVERS)
+    assert ana.withdraw(consent).status_code == 200
+    assert "Semnez din nou retragerea" in ana.read(f"/consents/{consent}")
+    assert "Nu acceptă semnătura" not in ana.read(f"/consents/{consent}")
+    # The phone is reported as lost before the key servers get what it signed.
+    lost = enrol(region.keys["iasi"], hospital="iasi", patient=ana.numbers, now=region.clock(), revoked=[ana.phone.id])
+    body = {"records": [], "enrolments": [{"hospital": "iasi", "token": lost}]}
+    for one in SERVERS:
+        assert region.servers.send("iasi", one, "/v1/records", body).json == {"problems": []}
+    assert region.post("iasi", "/v1/consents/records", body) == {"problems": []}
+    region.down.clear()
+    delivered(region, consent)
+    assert region.holding(consent, 2) == set()
+    again = Patient(region, ANA, LOCAL, name="another-passkey!").enrolled()
+    page = again.read(f"/consents/{consent}")
+    assert "Nu acceptă semnătura retragerii" in page
+    assert "keys-1" in page
+    assert "încercăm mai departe" not in page
+    assert again.withdraw(consent).status_code == 200
+    assert region.holding(consent, 2) == set(SERVERS)
+    page = again.read(f"/consents/{consent}")
+    assert "Retras: <s>" in page
+    assert "Semnez din nou" not in page
+
+
+def test_a_withdrawal_signed_again_does_no_harm_to_servers_that_have_it(ana: Patient) -> None:
+    region, consent = ana.region, ana.permit(recipients="bacau")
+    region.down.update(("keys-2", "keys-3"))
+    assert ana.withdraw(consent).status_code == 200
+    region.down.clear()
+    assert ana.withdraw(consent).status_code == 200
+    assert region.holding(consent, 2) == set(SERVERS)
+    # What is done needs no other signature.
+    assert ana.submit(f"/consents/{consent}/withdraw").headers["Location"] == f"/portal/consents/{consent}"

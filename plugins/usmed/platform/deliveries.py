@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from usmed.domain.errors import PeerDataError, RefusedError, TransportError, UsmedError
 from usmed.domain.region import HUB, RegionManifest
 from usmed.domain.withdrawal import Progress, progress
-from usmed.platform.delivery_store import Delivery, DeliveryStore, Item
+from usmed.platform.delivery_store import NOT_TAKEN, Delivery, DeliveryStore, Item
 from usmed.platform.signed_http import Post
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class Deliveries:
     def add(self, connection: Connection, item: Item) -> None:
         """Put an item on its way, in the caller's transaction. `deliver` tries at once, else the next round does.
 
-        The same item again changes nothing.
+        The same item again changes nothing; with another proof, that one goes to those who have not taken it yet.
 
         Raises:
             PeerDataError: more enrolments than a request may carry, or another document has this id and version.
@@ -205,7 +205,7 @@ class Deliveries:
                 problems = [str(error)]
             if problems:
                 log.warning("%s does not take %s: %s", member, one.id, problems[0])
-                self._store.failed(member, [one], problems[0])
+                self._store.failed(member, [one], NOT_TAKEN + problems[0])
             else:
                 self._store.acknowledged(member, [one], self._clock())
 

@@ -12,6 +12,9 @@ from usmed.domain.errors import PeerDataError
 from usmed.domain.withdrawal import takes_away
 from usmed.platform.storage import Database
 
+NOT_TAKEN = "not taken: "
+"""Begins what is noted of a refusal, as distinct from somebody who was not reached."""
+
 _item = sa.table("attested_record", *map(sa.column, ("id", "version", "record", "created")))
 _delivery = sa.table("delivery", *map(sa.column, ("id", "version", "member", "delivered", "problem")))
 
@@ -69,6 +72,11 @@ class Delivery:
     delivered: dict[str, datetime]
     problems: dict[str, str]
 
+    @property
+    def refusing(self) -> set[str]:
+        """Return who was reached and did not take it."""
+        return {member for member, problem in self.problems.items() if problem.startswith(NOT_TAKEN)}
+
 
 class DeliveryStore:
     """Items and deliveries, on disk."""
@@ -77,7 +85,10 @@ class DeliveryStore:
         self._database = database
 
     def add(self, connection: sa.Connection, item: Item, members: Iterable[str], now: datetime) -> None:
-        """Let an item go to these members, in the caller's transaction; one that is there already stays as it is.
+        """Let an item go to these members, in the caller's transaction.
+
+        Of one that is there already, a newer proof goes to those who have not taken it yet: perhaps they refuse the
+        first one for ever.
 
         Raises:
             PeerDataError: another one has this id and version.
@@ -89,6 +100,11 @@ class DeliveryStore:
             there = _item_of(connection.execute(sa.select(_item).where(same)).one())
             if _said(there) != _said(item):
                 raise PeerDataError("another document of this id and version is on its way already: read it again")
+            if _text(there) != _text(item):
+                connection.execute(sa.update(_item).where(same).values(record=_text(item)))
+                lacking = sa.and_(_delivery.c.id == item.id, _delivery.c.version == item.version)
+                anew = sa.update(_delivery).where(lacking, _delivery.c.delivered == 0)
+                connection.execute(anew.values(problem=""))
             return
         rows = [{"id": item.id, "version": item.version, "member": one} for one in members]
         connection.execute(sa.insert(_delivery), rows)

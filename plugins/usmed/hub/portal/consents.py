@@ -7,9 +7,9 @@ from flask import Flask, Response, redirect, request, url_for
 
 from usmed.domain.consent import Purpose
 from usmed.domain.consent_record import consent_document
-from usmed.hub.portal.choices import TERMS, Choices, consent_resource, months_later, read_choices, taken_back
+from usmed.hub.portal.choices import TERMS, Choices, consent_resource, months_later, read_choices
 from usmed.hub.portal.kinds import KINDS
-from usmed.hub.portal.views import ShownConsent, shown_consents
+from usmed.hub.portal.views import ShownConsent, shown_consents, withdrawal_of
 from usmed.hub.portal.web import Services, Sorry, form, not_there, page, person, session
 from usmed.hub.requests import Request
 
@@ -56,10 +56,9 @@ def add(app: Flask, services: Services) -> None:
         one = _find(shown_consents(services, person()), id)
         if not one.mine:
             raise Sorry(403, "not-mine")
-        if not one.consent.active:
+        if not one.can_be_taken_back:
             return redirect(url_for("consent", id=id))
-        document = consent_document(taken_back(one.stored.resource), id=id, version=one.stored.version + 1)
-        return redirect(url_for("sign", id=services.sessions.keep(session(), document)))
+        return redirect(url_for("sign", id=services.sessions.keep(session(), withdrawal_of(services, one))))
 
     @app.get("/requests/<id>")
     def asked(id: str) -> Response:

@@ -4,21 +4,25 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
+from typing import Any
 
 from flask import g
 from sqlalchemy import Connection
 
 from usmed.domain.consent import Consent, ProvisionType
+from usmed.domain.consent_record import consent_document
 from usmed.domain.withdrawal import Progress
 from usmed.hub import consents, studies
 from usmed.hub.accesses import Access
 from usmed.hub.consents import StoredConsent
+from usmed.hub.portal.choices import taken_back
 from usmed.hub.portal.conflicts import limited_by
 from usmed.hub.portal.describe import PURPOSES, Description, describe
 from usmed.hub.portal.kinds import DOCUMENTS, UNKNOWN, sorted_into_kinds
 from usmed.hub.portal.person import Person
 from usmed.hub.portal.web import Services
 from usmed.hub.portal.words import day_text, listed, say
+from usmed.platform.delivery_store import Delivery
 
 ONE_OF = {
     "kind-radiograph": "a-radiograph", "kind-ct": "a-ct", "kind-mr": "a-mr", "kind-ultrasound": "an-ultrasound",
@@ -48,6 +52,7 @@ class ShownConsent:
         permits: whether it permits anything.
         state: how it stands.
         progress: how far its newest version has come; None if that is not known here.
+        refusing: key servers that were reached and did not take it.
         mine: whether the passkey may sign a change of it.
         limited: consents of the same person that deny what it permits.
     """
@@ -58,6 +63,7 @@ class ShownConsent:
     permits: bool
     state: State
     progress: Progress | None
+    refusing: tuple[str, ...]
     mine: bool
     limited: tuple[str, ...]
 
@@ -65,6 +71,11 @@ class ShownConsent:
     def speaks(self) -> bool:
         """Tell whether it has, or will have, an effect."""
         return self.state in (State.IN_FORCE, State.ON_ITS_WAY, State.LATER, State.WITHDRAWING)
+
+    @property
+    def can_be_taken_back(self) -> bool:
+        """Tell whether a withdrawal would do anything; one under way can be signed anew, if a server refuses it."""
+        return self.mine and self.speaks
 
     @property
     def takes_away(self) -> bool:
@@ -175,19 +186,31 @@ def kind_text(modalities: frozenset[str]) -> str:
     return listed(g.language, known)
 
 
-def progress_of(services: Services, consent: Consent) -> Progress | None:
-    """Return how far a consent has come that the hub has passed on."""
+def withdrawal_of(services: Services, one: ShownConsent) -> dict[str, Any]:
+    """Return the document that takes a consent back: of one under way the very same, which servers know again."""
+    if one.consent.active:
+        return consent_document(taken_back(one.stored.resource), id=one.stored.id, version=one.stored.version + 1)
+    delivery = services.deliveries.latest(one.stored.id)
+    if delivery is not None and delivery.item.withdraws:
+        document: dict[str, Any] = delivery.item.record["document"]
+        return document
+    return consent_document(one.stored.resource, id=one.stored.id, version=one.stored.version)
+
+
+def delivery_of(services: Services, consent: Consent) -> Delivery | None:
+    """Return the delivery of the version of a consent that the hub holds."""
     delivery = services.deliveries.latest(consent.id)
     if delivery is None or delivery.item.version < consent.version or delivery.item.withdraws is consent.active:
         return None
-    return services.deliveries.progress(delivery)
+    return delivery
 
 
 def _shown(
     services: Services, person: Person, held: StoredConsent, others: list[Consent], names: dict[str, str]
 ) -> ShownConsent:
     now, consent = services.clock(), held.to_domain()
-    progress = progress_of(services, consent)
+    delivery = delivery_of(services, consent)
+    progress = services.deliveries.progress(delivery) if delivery else None
     return ShownConsent(
         stored=held,
         consent=consent,
@@ -195,6 +218,7 @@ def _shown(
         permits=any(one.type is ProvisionType.PERMIT for one in consent.provisions),
         state=state_of(consent, progress, services.region().threshold, now),
         progress=progress,
+        refusing=tuple(sorted(delivery.refusing & services.region().key_servers.keys())) if delivery else (),
         mine=held.patient in person.own,
         limited=tuple(one.id for one in limited_by(consent, others, now)),
     )

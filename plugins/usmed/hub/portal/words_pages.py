@@ -353,6 +353,19 @@ PAGE_WORDS: dict[str, tuple[str, str]] = {
         "Puteți retrage oricând, fără să spuneți de ce.",
         "You can take it back at any time, without saying why.",
     ),
+    "take-back-again": ("Semnez din nou retragerea", "Sign again that I take it back"),
+    "take-back-again-means": (
+        "Semnați din nou doar dacă un server de chei nu acceptă, sau dacă retragerea nu mai înaintează.",
+        "Sign again only if a key server does not accept it, or if it gets no further.",
+    ),
+    "refused-by-servers": (
+        "Nu acceptă semnătura retragerii; semnați-o din nou mai jos, iar dacă nici așa nu reușește, mergeți la spital",
+        "Do not accept the signature; sign again below, and if that does not help either, go to a hospital",
+    ),
+    "permit-refused": (
+        "Nu acceptă semnătura; retrageți acest acord și dați unul nou, iar dacă nu reușește, mergeți la spital",
+        "Do not accept the signature; take this back and give a new one, and if that does not help, go to a hospital",
+    ),
     "take-back-denial-means": (
         "Dacă retrageți o interdicție, ce ați permis în altă parte devine iar valabil.",
         "If you take back what you forbade, what you permitted elsewhere holds again.",

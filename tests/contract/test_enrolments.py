@@ -439,14 +439,19 @@ class Clerk:
         self.browser = Client(app)
 
     def get(self, path: str, **options: Any) -> TestResponse:
-        return self.browser.get(f"/desk/{path}", environ_overrides={"REMOTE_USER": self.user}, **options)
+        return self.browser.get(f"/desk/{path}", environ_overrides=self.log_in, **options)
+
+    @property
+    def log_in(self) -> dict[str, str]:
+        """Return what Orthanc's entry says of whoever has logged in with a password."""
+        return {"REMOTE_USER": self.user, "AUTH_TYPE": "Basic"}
 
     def post(self, path: str, /, *, csrf: str | None = None, **form: Any) -> TestResponse:
         page = self.get("patient?PatientID=9").text
         token = re.search(r'name="csrf" value="(\w+)"', page)
         assert token is not None
         form["csrf"] = token[1] if csrf is None else csrf
-        return self.browser.post(f"/desk/{path}", data=form, environ_overrides={"REMOTE_USER": self.user})
+        return self.browser.post(f"/desk/{path}", data=form, environ_overrides=self.log_in)
 
 
 FORM = {"PatientID": "9", "number": "BACAU\\9", "basis": "patient", "seen": "yes"}
@@ -532,7 +537,7 @@ def test_the_language_is_romanian_unless_the_browser_or_the_clerk_says_otherwise
 
 
 def test_the_entrance_leads_to_the_first_page(clerk: Clerk) -> None:
-    answer = clerk.browser.get("/desk", environ_overrides={"REMOTE_USER": "ionescu", "SCRIPT_NAME": "/usmed"})
+    answer = clerk.browser.get("/desk", environ_overrides={**clerk.log_in, "SCRIPT_NAME": "/usmed"})
     assert (answer.status_code, answer.headers["Location"]) == (303, "/usmed/desk/start")
 
 

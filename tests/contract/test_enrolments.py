@@ -518,6 +518,14 @@ def test_a_number_that_is_not_the_patients_is_not_chosen_by_a_forged_form(desk: 
     assert desk.enrolments.recent() == []
 
 
+def test_a_further_number_of_the_hospitals_own_has_to_be_chosen(desk: Desk, clerk: Clerk) -> None:
+    desk.shelf.put("9", other_identifiers=(("BACAU", "10"), ("RO-CNP", CNP)))
+    ticked = re.findall(r'name="number" value="([^"]+)"( checked)?', clerk.get("patient?PatientID=9").text)
+    assert ticked == [("BACAU\\9", " checked"), ("BACAU\\10", ""), ("RO-CNP\\" + CNP, " checked")]
+    page = clerk.post("enrolments", **FORM | {"number": "BACAU\\10", "seen": "no"}).text
+    assert re.findall(r'value="([^"]+)" checked', page)[0] == "BACAU\\10"
+
+
 def test_names_are_text_and_policies_let_no_script_in(desk: Desk, clerk: Clerk) -> None:
     desk.shelf.put("66", "<script>alert(1)</script>")
     answer = clerk.get("patient?PatientID=66")

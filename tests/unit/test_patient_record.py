@@ -72,6 +72,47 @@ def test_two_people_under_one_number_are_nobody(other: dict[str, Any]) -> None:
     assert code(shelf_of({}, other)) == "contradiction"
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"name": "Ionescu^Maria"},
+        {"birth_date": "19800101"},
+        {"sex": "F"},
+        {"other_identifiers": (("RO-CNP", "1630615123465"),)},
+    ],
+)
+@pytest.mark.parametrize("further", [("BACAU", "10"), ("BACAU-2", "10")])
+def test_a_further_number_under_which_somebody_else_is_filed_is_a_contradiction(
+    other: dict[str, Any], further: tuple[str, str]
+) -> None:
+    shelf = shelf_of({"other_identifiers": (("RO-CNP", CNP), further)})
+    shelf.put("10", **{"issuer": further[0], **other})
+    assert code(shelf) == "contradiction"
+    # Also where a study under the further number is the one that names it.
+    shelf = shelf_of({"other_identifiers": (("RO-CNP", CNP), ("BACAU", "8"))})
+    shelf.put("8", other_identifiers=(further,))
+    shelf.put("10", **{"issuer": further[0], **other})
+    assert code(shelf) == "contradiction"
+
+
+def test_what_is_filed_under_a_further_number_of_the_same_person_belongs_to_the_record() -> None:
+    shelf = shelf_of({"other_identifiers": (("BACAU", "10"),), "birth_date": "", "sex": ""})
+    shelf.put("10", other_identifiers=(("RO-CNP", CNP),))
+    # The same value of another issuer, and a copy, are nothing to it.
+    shelf.put("10", "Ionescu^Maria", issuer="DISC")
+    shelf.put("10", "Ionescu^Maria", labels=frozenset({GUEST_LABEL}))
+    found = record(shelf)
+    assert (found.opened, found.birth_date) == (OWN, "19630615")
+    assert found.numbers == (OWN, PatientIdentifier("BACAU", "10"), NATIONAL)
+
+
+def test_a_chain_of_numbers_without_end_is_a_contradiction() -> None:
+    shelf = Shelf()
+    for one in range(9, 99):
+        shelf.put(str(one), other_identifiers=(("BACAU", str(one + 1)),))
+    assert code(shelf) == "contradiction"
+
+
 def test_two_national_numbers_are_a_contradiction() -> None:
     first, second = (("RO-CNP", CNP),), (("RO-CNP", "1630615123465"),)
     assert NAMING.national is not None

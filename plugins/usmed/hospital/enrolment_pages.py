@@ -220,11 +220,14 @@ def _patient_page(services: Services, record: PatientRecord, fault: str = "") ->
     today = services.clock().date()
     child = bool(record.birth_date) and age(record.birth_date, today) < MAJORITY
     last = birthday(record.birth_date, MAJORITY) - timedelta(days=1) if child else None
+    # A further number of the hospital's own stands in a study, perhaps by a slip: the clerk has to choose it.
+    sure = {record.opened, *(one for one in record.numbers if national is not None and one.issuer == national.issuer)}
     return _page(
         "patient.html",
         record=record,
         fault=fault,
         given=request.form,
+        ticked=[written(one) for one in sure],
         national=national,
         has_national=national is not None and any(one.issuer == national.issuer for one in record.numbers),
         chosen_basis=request.form.get("basis", "parent" if child else "patient"),

@@ -13,6 +13,7 @@ from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.identifiers import Naming, PatientIdentifier
 from usmed.domain.lookup import Level, Query
 from usmed.domain.study_record import is_date
+from usmed.domain.ticket import MAXIMUM_IDENTIFIERS
 from usmed.hospital.archive import Archive, Study
 
 NOBODY, CONTRADICTION, NO_NUMBER = "no-patient", "contradiction", "no-number"
@@ -24,14 +25,16 @@ class PatientRecord:
 
     Attributes:
         patient_id, issuer: the number under which the patient was opened; the issuer as asked for.
+        opened: the same, qualified.
         name: for people, empty if no study has one.
         birth_date: DICOM DA (YYYYMMDD), or empty.
         sex: M, F, O, or empty.
-        numbers: those that this hospital can speak for, the one that was opened first.
+        numbers: those that this hospital can speak for; none of them is filed under contradicting studies.
     """
 
     patient_id: str
     issuer: str
+    opened: PatientIdentifier
     name: str
     birth_date: str
     sex: str
@@ -55,15 +58,41 @@ class PatientRecords:
 
         Raises:
             PeerDataError: it is no number.
-            RefusedError: NOBODY: no study of this hospital has it; CONTRADICTION: its studies say different things;
-                NO_NUMBER: it is another hospital's.
+            RefusedError: NOBODY: no study of this hospital has it; CONTRADICTION: its studies, or those under a
+                number that they name, say different things; NO_NUMBER: it is another hospital's.
         """
         patient_id, issuer = patient_id.strip(" "), issuer.strip(" ")
         opened = self._naming.identify(patient_id, issuer)
-        studies = [one for one in self._archive.studies_of_patient(patient_id) if self._is_of(one, opened)]
+        studies = self._filed_under(opened, patient_id)
         if not studies:
             raise RefusedError(NOBODY, "no study of this hospital is filed under this number")
-        names = self._names(patient_id, {one.study_instance_uid for one in studies})
+        names = self._names(patient_id, studies)
+        looked_at = {opened}
+        while True:
+            name, birth_date, sex, numbers = self._one_person(studies, names)
+            further = [one for one in numbers if one not in looked_at]
+            if not further:
+                break
+            if len(numbers) > MAXIMUM_IDENTIFIERS:
+                raise RefusedError(CONTRADICTION, f"the studies under this number name {len(numbers)} numbers")
+            # A number that a study names beside its own may be somebody else's: what is filed under it tells.
+            for one in further:
+                also = self._filed_under(one, one.value)
+                names |= self._names(one.value, also) if also else set()
+                studies += also
+            looked_at.update(further)
+        if not numbers:
+            raise RefusedError(NO_NUMBER, "this number is not one that this hospital gives out")
+        return PatientRecord(patient_id, issuer, opened, _shown(name), birth_date, sex, tuple(numbers))
+
+    def _one_person(
+        self, studies: Collection[Study], names: Collection[str]
+    ) -> tuple[str, str, str, list[PatientIdentifier]]:
+        """Return the name, birth date, sex and numbers that these studies have.
+
+        Raises:
+            RefusedError: CONTRADICTION.
+        """
         name = _only({_compared(one): one for one in sorted(names)}, "names")
         birth_date = _only(
             {one.birth_date: one.birth_date for one in studies if is_date(one.birth_date)}, "birth dates"
@@ -73,9 +102,10 @@ class PatientRecords:
         national = self._naming.national
         if national is not None:
             _only({one: one.value for one in numbers if one.issuer == national.issuer}, "national numbers")
-        if not numbers:
-            raise RefusedError(NO_NUMBER, "this number is not one that this hospital gives out")
-        return PatientRecord(patient_id, issuer, _shown(name), birth_date, sex, tuple(numbers))
+        return name, birth_date, sex, numbers
+
+    def _filed_under(self, number: PatientIdentifier, patient_id: str) -> list[Study]:
+        return [one for one in self._archive.studies_of_patient(patient_id) if self._is_of(one, number)]
 
     def _is_of(self, study: Study, opened: PatientIdentifier) -> bool:
         # Without birth date and sex: a study whose own contradict its number is one more to look at, not to leave out.
@@ -84,7 +114,8 @@ class PatientRecords:
         except PeerDataError:
             return False
 
-    def _names(self, patient_id: str, wanted: Collection[str]) -> set[str]:
+    def _names(self, patient_id: str, studies: Iterable[Study]) -> set[str]:
+        wanted = {one.study_instance_uid for one in studies}
         asked = Query(Level.STUDY, {"PatientID": patient_id}, ("StudyInstanceUID", "PatientName"))
         found = [one.tags for one in self._archive.find(asked) if one.tags.get("StudyInstanceUID", "") in wanted]
         return {name for name in (str(one.get("PatientName", "")) for one in found) if _compared(name)}

@@ -18,7 +18,7 @@ from contract.test_key_servers import SERVERS, KeyRegion, region
 from support.phone import Phone
 from support.shelf import Shelf
 from usmed.domain.canonical import sha256_hex
-from usmed.domain.enrolment import Basis, comparison_code, read_enrolment
+from usmed.domain.enrolment import Basis, comparison_code, held_enrolment, read_enrolment, valid_credentials
 from usmed.domain.errors import PeerDataError, RefusedError, TransportError
 from usmed.domain.identifiers import Naming, PatientIdentifier
 from usmed.domain.invitation import LIFE, State
@@ -129,6 +129,13 @@ class Desk:
             )
             for one in answer["enrolments"]
         ]
+
+    def counting(self, server: str, *numbers: PatientIdentifier) -> set[bytes]:
+        """Return the ids of the passkeys that count for a patient by what a key server holds, as it reads it itself."""
+        identifiers = [{"issuer": one.issuer, "value": one.value} for one in numbers]
+        answer = self.region.send("bacau", server, "/v1/records/for", {"identifiers": identifiers}).json
+        held = [held_enrolment(one["token"], one["hospital"]) for one in answer["enrolments"]]
+        return {one.id for one in valid_credentials(held, self.region.clock())}
 
     def events(self, event: str = "identity") -> list[Any]:
         return [one for one in self.audit.tail(200) if one["event"] == event]
@@ -387,6 +394,31 @@ def test_a_lost_phones_passkeys_stop_counting_wherever_they_were_enrolled(desk: 
     newest = next(one for one in desk.held("keys-3") if new.credential in one.credentials)
     assert newest.revoked == {first.id, elsewhere.id}
     assert desk.events()[-1]["detail"]["passkeys_revoked"] == 2
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_passkey_of_a_hospital_with_a_new_key_or_that_left_is_blocked_too(desk: Desk, left: bool) -> None:
+    elsewhere = Phone(id=b"of-iasi")
+    desk.region.give(enrolments=[desk.region.enrolment(NATIONAL, by="iasi", credentials=[elsewhere.credential])])
+    hospitals = dict(desk.region.manifest.hospitals)
+    hospitals["iasi"] = replace(hospitals["iasi"], key=desk.region.keys["keys-1"])
+    if left:
+        del hospitals["iasi"]
+    desk.region.manifest = replace(desk.region.manifest, hospitals=hospitals)
+    assert desk.counting("keys-1", NATIONAL) == {elsewhere.id}
+    desk.enrolments.block(replace(WISH, national_number=CNP), "popa")
+    assert desk.counting("keys-1", NATIONAL) == set()
+
+
+@pytest.mark.parametrize("answer", [[], {}, {"enrolments": [{}]}, {"enrolments": [{"hospital": "iasi", "token": "x"}]}])
+def test_a_key_servers_malformed_answer_is_none(desk: Desk, answer: Any) -> None:
+    desk.enrolled(Phone())
+    real = desk.post
+    desk.post = lambda member, path, document, **given: (  # type: ignore[method-assign]
+        answer if path == "/v1/records/for" else real(member, path, document, **given)
+    )
+    with pytest.raises((TransportError, RefusedError), match="malformed"):
+        desk.enrolments.block(WISH, "popa")
 
 
 def test_without_any_key_server_nobody_knows_what_to_revoke(desk: Desk) -> None:

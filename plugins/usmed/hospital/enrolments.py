@@ -28,7 +28,7 @@ from usmed.domain.enrolment import (
     Guardian,
     comparison_code,
     enrol,
-    read_enrolment,
+    held_enrolment,
     valid_credentials,
 )
 from usmed.domain.errors import PeerDataError, RefusedError, TransportError, UsmedError
@@ -361,16 +361,17 @@ class Enrolments:
         return frozenset(counting)
 
     def _held_at(self, server: str, numbers: Collection[PatientIdentifier]) -> dict[str, Enrolment]:
+        """Return, by token, what a key server holds of these numbers. As it does itself, without the signatures: it has
+        checked them when they came, and what a hospital signed whose key changed, or that left, still counts there.
+
+        Raises:
+            PeerDataError: its answer is malformed.
+        """
         answer = self._client.post(server, HELD_PATH, {"identifiers": _listed(numbers)}, deadline_s=DEADLINE_S)
-        found: dict[str, Enrolment] = {}
-        for one in answer.get("enrolments", []) if isinstance(answer, dict) else []:
-            with contextlib.suppress(PeerDataError, KeyError, TypeError):
-                enrolment = read_enrolment(
-                    one["token"], hospital=one["hospital"], keys=self._region().hospital_key, now=self._clock()
-                )
-                if enrolment.patient & set(numbers):
-                    found[one["token"]] = enrolment
-        return found
+        try:
+            return {one["token"]: held_enrolment(one["token"], one["hospital"]) for one in answer["enrolments"]}
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, PeerDataError) as error:
+            raise PeerDataError(f"{server} gave a malformed answer") from error
 
     # ---- signing, remembering, recording ----
 

@@ -396,6 +396,30 @@ def test_a_lost_phones_passkeys_stop_counting_wherever_they_were_enrolled(desk: 
     assert desk.events()[-1]["detail"]["passkeys_revoked"] == 2
 
 
+def test_a_passkey_under_a_number_that_is_joined_elsewhere_is_blocked_too(desk: Desk) -> None:
+    own, elsewhere, stranger = Phone(id=b"own"), Phone(id=b"of-iasi"), Phone(id=b"stranger")
+    desk.enrolled(own, replace(WISH, national_number=CNP))
+    desk.region.give(enrolments=[desk.region.enrolment(NATIONAL, by="iasi", credentials=[elsewhere.credential])])
+    other = desk.region.enrolment(PatientIdentifier("BACAU", "10"), credentials=[stranger.credential])
+    desk.region.give(enrolments=[other])
+    real = desk.post
+
+    def post(member: str, path: str, document: Any, **given: Any) -> Any:
+        answer = real(member, path, document, **given)
+        if path == "/v1/records/for":
+            # What nothing links to the patient is somebody else's.
+            answer["enrolments"].append(other)
+        return answer
+
+    desk.post = post  # type: ignore[method-assign]
+    # Opened under the hospital's own number; the archive does not have the national one.
+    assert desk.counting("keys-1", OWN) == {own.id, elsewhere.id}
+    desk.enrolments.block(WISH, "popa")
+    assert desk.counting("keys-1", OWN) == desk.counting("keys-1", NATIONAL) == set()
+    assert desk.counting("keys-1", PatientIdentifier("BACAU", "10")) == {stranger.id}
+    assert {id for one in desk.held("keys-1") for id in one.revoked} == {own.id, elsewhere.id}
+
+
 @pytest.mark.parametrize("left", [False, True])
 def test_a_passkey_of_a_hospital_with_a_new_key_or_that_left_is_blocked_too(desk: Desk, left: bool) -> None:
     elsewhere = Phone(id=b"of-iasi")

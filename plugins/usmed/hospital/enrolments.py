@@ -29,6 +29,7 @@ from usmed.domain.enrolment import (
     comparison_code,
     enrol,
     held_enrolment,
+    linked,
     valid_credentials,
 )
 from usmed.domain.errors import PeerDataError, RefusedError, TransportError, UsmedError
@@ -339,8 +340,8 @@ class Enrolments:
         have every hospital's enrolments, and this hospital itself.
 
         Raises:
-            TransportError: no key server answers.
             RefusedError: there are more than one enrolment can revoke.
+            TransportError: no key server answers.
         """
         held: dict[str, Enrolment] = {}
         problems = []
@@ -353,9 +354,12 @@ class Enrolments:
                     problems.append(str(error))
         if len(problems) == len(servers):
             raise TransportError(f"no key server says which passkeys the patient has ({'; '.join(problems)})")
-        revoked = {id for one in held.values() for id in one.revoked}
-        signed_here = {one.credential.id for one in self._store.enrolled(numbers) if one.credential is not None}
-        counting = {one.id for one in valid_credentials(list(held.values()), self._clock())} | signed_here - revoked
+        # As key servers read them: what another number of the same person brings counts for this one.
+        person = frozenset[PatientIdentifier]().union(*(linked(one, held.values()) for one in numbers))
+        of_person = [one for one in held.values() if one.patient & person]
+        revoked = {id for one in of_person for id in one.revoked}
+        signed_here = {one.credential.id for one in self._store.enrolled(person) if one.credential is not None}
+        counting = {one.id for one in valid_credentials(of_person, self._clock())} | signed_here - revoked
         if len(counting) > MAXIMUM_REVOKED:
             raise RefusedError("too-many-passkeys", f"more than {MAXIMUM_REVOKED} passkeys count for this patient")
         return frozenset(counting)

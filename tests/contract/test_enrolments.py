@@ -49,7 +49,7 @@ CHILD = replace(WISH, patient_id="77", numbers=frozenset({PatientIdentifier("BAC
 
 @dataclass
 class Desk:
-    """The node of Bacău: `down` does not answer, `tell` is what the hub says instead."""
+    """The node of Bacău: `down` does not answer, `deaf` takes no records, `tell` is what the hub says instead."""
 
     region: KeyRegion
     database: Database
@@ -57,6 +57,7 @@ class Desk:
     hub: Database
     shelf: Shelf = field(default_factory=Shelf)
     down: set[str] = field(default_factory=set)
+    deaf: set[str] = field(default_factory=set)
     tell: Callable[[str, Any], Any] = lambda path, answer: answer
     sent: list[tuple[str, str, Any]] = field(default_factory=list)
 
@@ -91,6 +92,8 @@ class Desk:
     def post(self, member_id: str, path: str, document: Any, *, deadline_s: float, limit_bytes: int = 0) -> Any:
         """Send to the hub or a key server, as `SignedClient.post`."""
         self.sent.append((member_id, path, document))
+        if member_id in self.deaf and path == "/v1/records":
+            raise TransportError(f"{member_id} takes nothing")
         if member_id in self.down:
             raise TransportError(f"{member_id} does not answer")
         if member_id == HUB and path == "/v1/consents/records":
@@ -167,6 +170,47 @@ def refused(code: str, act: Callable[..., object], *given: Any) -> None:
     assert refusal.value.code == code
 
 
+class Clerk:
+    """A clerk's browser, without a script."""
+
+    def __init__(self, desk: Desk, user: str = "ionescu") -> None:
+        self.desk, self.user = desk, user
+        app = Flask(__name__, root_path=str(files("usmed.hospital")), static_folder=None)
+        services = Services(
+            desk.enrolments,
+            desk.deliveries,
+            desk.shelf,  # type: ignore[arg-type]
+            desk.audit,
+            desk.region.clock,
+            lambda: "Spital",
+        )
+        app.register_blueprint(create_enrolment_pages(services), url_prefix="/desk")
+        self.browser = Client(app)
+
+    def get(self, path: str, **options: Any) -> TestResponse:
+        return self.browser.get(f"/desk/{path}", environ_overrides=self.log_in, **options)
+
+    @property
+    def log_in(self) -> dict[str, str]:
+        """Return what Orthanc's entry says of whoever has logged in with a password."""
+        return {"REMOTE_USER": self.user, "AUTH_TYPE": "Basic"}
+
+    def post(self, path: str, /, *, csrf: str | None = None, **form: Any) -> TestResponse:
+        page = self.get("patient?PatientID=9").text
+        token = re.search(r'name="csrf" value="(\w+)"', page)
+        assert token is not None
+        form["csrf"] = token[1] if csrf is None else csrf
+        return self.browser.post(f"/desk/{path}", data=form, environ_overrides=self.log_in)
+
+
+FORM = {"PatientID": "9", "number": "BACAU\\9", "basis": "patient", "seen": "yes"}
+
+
+@pytest.fixture
+def clerk(desk: Desk) -> Clerk:
+    return Clerk(desk)
+
+
 # ---- the whole way ----
 
 
@@ -182,8 +226,8 @@ def test_a_patients_phone_is_enrolled_and_every_key_server_knows_it(desk: Desk) 
     assert (standing.enrolling.state, standing.digits) == (State.ANSWERED, comparison_code(phone.credential))
     done = desk.enrolments.confirm(begun.enrolling.id, standing.digits, "ionescu")
     assert done.enrolling.state is State.ENROLLED
-    assert done.delivery is not None
-    assert set(done.delivery.delivered) >= set(SERVERS)
+    (delivery,) = done.deliveries
+    assert set(delivery.delivered) >= set(SERVERS)
     for server in SERVERS:
         (enrolment,) = desk.held(server)
         assert (enrolment.hospital, enrolment.patient) == ("bacau", {OWN})
@@ -373,11 +417,11 @@ def test_five_wrong_birth_dates_show_as_void(desk: Desk) -> None:
 def test_what_a_key_server_could_not_be_told_it_is_told_later(desk: Desk) -> None:
     desk.down = {"keys-2"}
     done = desk.enrolled(Phone())
-    assert done.delivery is not None
-    assert "keys-2" in done.delivery.problems
+    (delivery,) = done.deliveries
+    assert "keys-2" in delivery.problems
     desk.down = set()
     desk.restarted().recent()
-    desk.deliveries.deliver(done.delivery.item)
+    desk.deliveries.deliver(delivery.item)
     assert len(desk.held("keys-2")) == 1
 
 
@@ -391,9 +435,51 @@ def test_a_lost_phones_passkeys_stop_counting_wherever_they_were_enrolled(desk: 
     token = desk.region.enrolment(NATIONAL, by="iasi", credentials=[elsewhere.credential])
     desk.region.give(enrolments=[token])
     desk.enrolled(new, replace(WISH, national_number=CNP, lost_phone=True))
-    newest = next(one for one in desk.held("keys-3") if new.credential in one.credentials)
-    assert newest.revoked == {first.id, elsewhere.id}
+    (newest,) = [one for one in desk.held("keys-3") if new.credential in one.credentials]
+    assert (newest.patient, newest.revoked) == ({OWN, NATIONAL}, frozenset())
+    # One statement for each number, so that none of them joins anything.
+    revoking = [one for one in desk.held("keys-3") if one.revoked]
+    assert sorted(map(tuple, (one.patient for one in revoking))) == [(OWN,), (NATIONAL,)]
+    assert {one.revoked for one in revoking} == {frozenset({first.id, elsewhere.id})}
+    for server in SERVERS:
+        assert desk.counting(server, OWN) == desk.counting(server, NATIONAL) == {new.id}
     assert desk.events()[-1]["detail"]["passkeys_revoked"] == 2
+
+
+OTHER_CNP = "1630615123465"
+
+
+def test_a_phone_is_blocked_though_key_servers_refuse_to_join_the_numbers(desk: Desk, clerk: Clerk) -> None:
+    phone = Phone()
+    # A clerk has typed a brother's number.
+    desk.enrolled(phone, replace(WISH, national_number=OTHER_CNP))
+    page = clerk.post("block", **FORM, national=CNP).text
+    assert "Telefoanele vechi sunt blocate" in page
+    assert "<b>3 din 3</b>" in page
+    for server in SERVERS:
+        assert desk.counting(server, OWN) == set()
+
+
+def test_a_lost_phone_is_blocked_though_key_servers_refuse_the_new_one(desk: Desk, clerk: Clerk) -> None:
+    desk.enrolled(Phone(), replace(WISH, national_number=OTHER_CNP))
+    done = desk.enrolled(Phone(id=b"new"), replace(WISH, national_number=CNP, lost_phone=True))
+    for server in SERVERS:
+        assert desk.counting(server, OWN) == set()
+    # The clerk reads that the new phone does not count.
+    page = clerk.get(f"enrolments/{done.enrolling.id}").text
+    assert "<b>0 din 3</b>" in page
+    assert "<b>keys-2</b>" in page
+    assert "one person has one national number" in page
+
+
+def test_the_clerk_reads_that_phones_are_not_blocked_everywhere_yet(desk: Desk, clerk: Clerk) -> None:
+    desk.enrolled(Phone())
+    desk.deaf = {"keys-2", "keys-3"}
+    page = clerk.post("block", **FORM).text
+    assert "Telefoanele vechi sunt blocate" not in page
+    assert "nu sunt încă blocate" in page
+    assert "<b>1 din 3</b>" in page
+    assert "keys-2 takes nothing" in page
 
 
 def test_a_passkey_under_a_number_that_is_joined_elsewhere_is_blocked_too(desk: Desk) -> None:
@@ -459,7 +545,7 @@ def test_earlier_passkeys_are_blocked_without_a_new_phone(desk: Desk) -> None:
     phone = Phone()
     desk.enrolled(phone)
     refused("document-unseen", desk.enrolments.block, replace(WISH, document_seen=False), "popa")
-    assert desk.enrolments.block(WISH, "popa") == 1
+    assert desk.enrolments.block(WISH, "popa").passkeys == 1
     (blocked,) = [one for one in desk.held("keys-1") if one.revoked]
     assert (blocked.revoked, blocked.credentials) == ({phone.id}, ())
     refused("no-passkey", desk.enrolments.block, WISH, "popa")
@@ -471,51 +557,10 @@ def test_what_was_signed_here_is_revoked_though_no_key_server_has_it_yet(desk: D
     desk.down = set(SERVERS)
     desk.enrolled(phone)
     desk.down = set()
-    assert desk.enrolments.block(WISH, "popa") == 1
+    assert desk.enrolments.block(WISH, "popa").passkeys == 1
 
 
 # ---- the pages ----
-
-
-class Clerk:
-    """A clerk's browser, without a script."""
-
-    def __init__(self, desk: Desk, user: str = "ionescu") -> None:
-        self.desk, self.user = desk, user
-        app = Flask(__name__, root_path=str(files("usmed.hospital")), static_folder=None)
-        services = Services(
-            desk.enrolments,
-            desk.deliveries,
-            desk.shelf,  # type: ignore[arg-type]
-            desk.audit,
-            desk.region.clock,
-            lambda: "Spital",
-        )
-        app.register_blueprint(create_enrolment_pages(services), url_prefix="/desk")
-        self.browser = Client(app)
-
-    def get(self, path: str, **options: Any) -> TestResponse:
-        return self.browser.get(f"/desk/{path}", environ_overrides=self.log_in, **options)
-
-    @property
-    def log_in(self) -> dict[str, str]:
-        """Return what Orthanc's entry says of whoever has logged in with a password."""
-        return {"REMOTE_USER": self.user, "AUTH_TYPE": "Basic"}
-
-    def post(self, path: str, /, *, csrf: str | None = None, **form: Any) -> TestResponse:
-        page = self.get("patient?PatientID=9").text
-        token = re.search(r'name="csrf" value="(\w+)"', page)
-        assert token is not None
-        form["csrf"] = token[1] if csrf is None else csrf
-        return self.browser.post(f"/desk/{path}", data=form, environ_overrides=self.log_in)
-
-
-FORM = {"PatientID": "9", "number": "BACAU\\9", "basis": "patient", "seen": "yes"}
-
-
-@pytest.fixture
-def clerk(desk: Desk) -> Clerk:
-    return Clerk(desk)
 
 
 def test_the_pages_lead_from_the_form_to_the_signature_without_a_script(desk: Desk, clerk: Clerk) -> None:

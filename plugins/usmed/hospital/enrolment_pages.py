@@ -9,7 +9,7 @@ import hmac
 import io
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from importlib.resources import files
@@ -31,6 +31,7 @@ from usmed.hospital.page_requests import LIMIT_BYTES, agent, staff
 from usmed.hospital.patient_record import PatientRecord, age, birthday
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.deliveries import Deliveries
+from usmed.platform.delivery_store import Delivery
 
 LANGUAGE = "usmed-desk-language"
 HEADERS = {
@@ -192,10 +193,11 @@ def _add_actions(pages: Blueprint, services: Services) -> None:
     def block() -> Response:
         record = _opened(enrolments)
         try:
-            count = enrolments.block(replace(_wish(record), basis=None, until=None), staff())
+            blocked = enrolments.block(replace(_wish(record), basis=None, until=None), staff())
         except UsmedError as error:
             return _again(services, record, error)
-        return _page("blocked.html", record=record, count=count, again=_address_of(record))
+        spread = _spread(services, blocked.deliveries)
+        return _page("blocked.html", record=record, count=blocked.passkeys, spread=spread, again=_address_of(record))
 
     @pages.post("/enrolments/<id>/confirmation")
     def confirm(id: str) -> Response:
@@ -246,7 +248,7 @@ def _standing_page(services: Services, standing: Standing, fault: str = "") -> R
         standing=standing,
         fault=fault,
         qr=_qr(one.address + standing.code) if standing.code else "",
-        progress=services.deliveries.progress(standing.delivery) if standing.delivery is not None else None,
+        spread=_spread(services, standing.deliveries) if standing.deliveries else None,
         mark=_mark(services, standing),
         again=_address_of(record),
     )
@@ -254,9 +256,28 @@ def _standing_page(services: Services, standing: Standing, fault: str = "") -> R
 
 def _mark(services: Services, standing: Standing) -> str:
     """Return what changes when the page has something new to show."""
-    if standing.delivery is None:
+    if not standing.deliveries:
         return standing.enrolling.state.value
-    return f"{standing.enrolling.state.value}-{len(services.deliveries.progress(standing.delivery).holding)}"
+    return f"{standing.enrolling.state.value}-{_spread(services, standing.deliveries).holding}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """How far all has come that was signed together: how many of the key servers have all of it; whether that is
+    enough; and, by member, why some have not."""
+
+    holding: int
+    servers: int
+    enough: bool
+    problems: dict[str, str]
+
+
+def _spread(services: Services, deliveries: Sequence[Delivery]) -> _Spread:
+    progress = [services.deliveries.progress(one) for one in deliveries]
+    holding = set.intersection(*(set(one.holding) for one in progress))
+    servers = {each for one in progress for each in (*one.holding, *one.waiting_for_servers)}
+    problems = {member: problem for one in deliveries for member, problem in sorted(one.problems.items())}
+    return _Spread(len(holding), len(servers), all(one.certain_at for one in progress), problems)
 
 
 def _again(services: Services, record: PatientRecord, error: UsmedError) -> Response:

@@ -130,6 +130,14 @@ _WORDS: dict[str, tuple[str, str]] = {
     ),
     "begin-anew": ("Begin anew", "Începe din nou"),
     "blocked": ("Earlier phones are blocked", "Telefoanele vechi sunt blocate"),
+    "blocking": (
+        "Earlier phones are not blocked everywhere yet",
+        "Telefoanele vechi nu sunt încă blocate peste tot",
+    ),
+    "not-delivered": (
+        "Not everybody has taken it. If this stays so, call the region's administrators.",
+        "Nu a fost preluat de toți. Dacă rămâne așa, sunați administratorii regiunii.",
+    ),
     "blocked-count": ("Passkeys that stop counting", "Chei de acces care nu mai sunt valabile"),
     "blocked-lead": (
         "The key servers are being told; what was not reached is told again by itself.",

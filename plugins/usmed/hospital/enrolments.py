@@ -85,13 +85,22 @@ class Wish:
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How an enrolment stands: `code` is part of the address to show while it waits, empty where it is not known here
-    any more; `digits` are what the clerk compares; `problem` is why the hub was not asked just now."""
+    any more; `digits` are what the clerk compares; `problem` is why the hub was not asked just now; `deliveries` are of
+    what was signed."""
 
     enrolling: Enrolling
     code: str = ""
     digits: str = ""
     problem: str = ""
-    delivery: Delivery | None = None
+    deliveries: tuple[Delivery, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """What was blocked: how many passkeys, and how far the key servers know of it."""
+
+    passkeys: int
+    deliveries: tuple[Delivery, ...]
 
 
 class Enrolments:
@@ -220,11 +229,11 @@ class Enrolments:
         # Once more: what the archive says may have become a contradiction meanwhile.
         self.record(one.patient_id, one.issuer)
         gone = self._earlier(one.numbers) - {one.credential.id} if one.lost_phone else frozenset()
-        self._sign(one, [one.credential], gone, staff, "enrolled for the portal", Change.ENROL)
+        self._sign(one, one.credential, gone, staff, "enrolled for the portal", Change.ENROL)
         return self._standing(self._known(id))
 
-    def block(self, wish: Wish, staff: str) -> int:
-        """Let a patient's earlier passkeys stop counting, without a new one; return how many there were.
+    def block(self, wish: Wish, staff: str) -> Blocked:
+        """Let a patient's earlier passkeys stop counting, without a new one.
 
         Raises:
             RefusedError, PeerDataError: as `invite`; there is none.
@@ -241,8 +250,8 @@ class Enrolments:
         one = Enrolling(
             id, wish.patient_id, wish.issuer, numbers, birth_date, None, True, done, staff, now, now, ""
         )  # fmt: skip
-        self._sign(one, [], gone, staff, "earlier passkeys blocked", None)
-        return len(gone)
+        self._sign(one, None, gone, staff, "earlier passkeys blocked", None)
+        return Blocked(len(gone), self._deliveries_of(one))
 
     def cancel(self, id: str, staff: str) -> Standing:
         """Give an enrolment up. It counts here at once; the hub is told if it can be.
@@ -382,30 +391,40 @@ class Enrolments:
     def _sign(
         self,
         one: Enrolling,
-        credentials: list[Credential],
+        credential: Credential | None,
         gone: Collection[bytes],
         staff: str,
         what: str,
         change: Change | None,
     ) -> None:
-        """Sign an enrolment and put it on its way: all of it is durable together, or nothing is."""
-        token = enrol(
-            self._key,
-            hospital=self._hospital,
-            patient=one.numbers,
-            credentials=credentials,
-            guardian=one.guardian,
-            revoked=gone,
-            now=self._clock(),
-        )
-        item = Item(one.id, 1, {"hospital": self._hospital, "token": token})
+        """Sign an enrolment and put it on its way: all of it is durable together, or nothing is.
+
+        What is revoked is a statement of its own for each number: one number joins nothing, so that no key server has
+        a reason to refuse it, whatever it thinks of the numbers together.
+        """
+        items = []
+        if credential is not None:
+            items.append(self._item(one.id, one.numbers, credentials=[credential], guardian=one.guardian))
+        if gone:
+            each = zip(_revocations(one), sorted(one.numbers), strict=True)
+            items += [self._item(id, [number], revoked=gone) for id, number in each]
         event = self._event(one, staff, what, passkeys_revoked=len(gone))
         with self._database.write() as connection:
             if change is not None and not self._store.change_in(connection, one.id, change):
                 raise RefusedError("not-answered", "it was confirmed or cancelled just now")
-            self._deliveries.add(connection, item)
+            for item in items:
+                self._deliveries.add(connection, item)
             append_in(connection, [event])
-        self._deliveries.deliver(item)
+        # All go to the same members, and whoever is told one is told the others.
+        self._deliveries.deliver(items[0])
+
+    def _item(self, id: str, numbers: Collection[PatientIdentifier], **content: Any) -> Item:
+        token = enrol(self._key, hospital=self._hospital, patient=numbers, now=self._clock(), **content)
+        return Item(id, 1, {"hospital": self._hospital, "token": token})
+
+    def _deliveries_of(self, one: Enrolling) -> tuple[Delivery, ...]:
+        found = [self._deliveries.latest(id) for id in (one.id, *_revocations(one))]
+        return tuple(each for each in found if each is not None)
 
     def _known(self, id: str) -> Enrolling:
         one = self._store.get(id)
@@ -423,7 +442,7 @@ class Enrolments:
             code if one.state is State.WAITING else "",
             comparison_code(one.credential) if one.credential is not None else "",
             problem,
-            self._deliveries.latest(one.id) if one.state is State.ENROLLED else None,
+            self._deliveries_of(one) if one.state is State.ENROLLED else (),
         )
 
     def _record(self, one: Enrolling, staff: str, what: str) -> Receipt:
@@ -438,6 +457,11 @@ class Enrolments:
             patient=str(min(one.numbers)),
             detail={"what": what, "enrolment": one.id, "signs": basis, **detail},
         )
+
+
+def _revocations(one: Enrolling) -> list[str]:
+    """Return under which ids what an enrolment revokes goes out, in the order of its numbers."""
+    return [f"{one.id}-{place}" for place in range(1, len(one.numbers) + 1)]
 
 
 def _listed(numbers: Collection[PatientIdentifier]) -> list[dict[str, str]]:

@@ -527,17 +527,27 @@ def test_a_key_servers_malformed_answer_is_none(desk: Desk, answer: Any) -> None
     desk.post = lambda member, path, document, **given: (  # type: ignore[method-assign]
         answer if path == "/v1/records/for" else real(member, path, document, **given)
     )
-    with pytest.raises((TransportError, RefusedError), match="malformed"):
-        desk.enrolments.block(WISH, "popa")
+    refused("too-few-key-servers", desk.enrolments.block, WISH, "popa")
 
 
-def test_without_any_key_server_nobody_knows_what_to_revoke(desk: Desk) -> None:
-    standing = desk.answered(Phone(), replace(WISH, lost_phone=True))
-    desk.down = set(SERVERS)
-    with pytest.raises(TransportError, match="no key server"):
-        desk.enrolments.confirm(standing.enrolling.id, standing.digits, "ionescu")
+def test_what_to_revoke_is_asked_of_so_many_key_servers_that_none_that_counts_is_missed(
+    desk: Desk, clerk: Clerk
+) -> None:
+    elsewhere = Phone(id=b"of-iasi")
+    desk.enrolled(Phone(), replace(WISH, national_number=CNP))
+    # Two hold it, which is enough for a ticket.
+    desk.region.give("keys-1", "keys-2", enrolments=[
+        desk.region.enrolment(NATIONAL, by="iasi", credentials=[elsewhere.credential])
+    ])  # fmt: skip
+    standing = desk.answered(Phone(id=b"new"), replace(WISH, lost_phone=True))
     desk.down = {"keys-1", "keys-2"}
-    assert desk.enrolments.confirm(standing.enrolling.id, standing.digits, "ionescu").enrolling.state is State.ENROLLED
+    refused("too-few-key-servers", desk.enrolments.block, WISH, "popa")
+    refused("too-few-key-servers", desk.enrolments.confirm, standing.enrolling.id, standing.digits, "ionescu")
+    assert "Nu răspund destule servere de chei" in clerk.post("block", **FORM).text
+    desk.down = {"keys-1"}
+    done = desk.enrolments.confirm(standing.enrolling.id, standing.digits, "ionescu")
+    assert done.enrolling.state is State.ENROLLED
+    assert desk.counting("keys-2", OWN) == {b"new"}
 
 
 def test_earlier_passkeys_are_blocked_without_a_new_phone(desk: Desk) -> None:

@@ -218,6 +218,11 @@ _WORDS: dict[str, tuple[str, str]] = {
         "No passkey of this patient counts: there is nothing to block.",
         "Nicio cheie de acces a acestui pacient nu este valabilă: nu este nimic de blocat.",
     ),
+    "fault-too-few-key-servers": (
+        "Not enough key servers answer to know which phones have to be blocked. Nothing has happened; try again.",
+        "Nu răspund destule servere de chei pentru a ști ce telefoane trebuie blocate. Nu s-a întâmplat nimic;"
+        " încercați din nou.",
+    ),
     "fault-too-many-passkeys": (
         "Too many passkeys count for this patient. Call the region's administrators.",
         "Pentru acest pacient sunt valabile prea multe chei de acces. Sunați administratorii regiunii.",

@@ -32,7 +32,7 @@ from usmed.domain.enrolment import (
     linked,
     valid_credentials,
 )
-from usmed.domain.errors import PeerDataError, RefusedError, TransportError, UsmedError
+from usmed.domain.errors import PeerDataError, RefusedError, UsmedError
 from usmed.domain.identifiers import NationalNumber, PatientIdentifier
 from usmed.domain.invitation import LIFE, OPEN, Change, State, code_digest
 from usmed.domain.region import HUB, RegionManifest
@@ -214,8 +214,8 @@ class Enrolments:
             staff: the clerk.
 
         Raises:
-            RefusedError: nothing has answered, it is over, or what was compared is something else.
-            TransportError: earlier passkeys are to stop counting, and no key server says which there are.
+            RefusedError: nothing has answered, it is over, or what was compared is something else; or earlier passkeys
+                are to stop counting, and too few key servers say which there are.
         """
         one = self._known(id)
         if one.state is State.ENROLLED:
@@ -236,8 +236,7 @@ class Enrolments:
         """Let a patient's earlier passkeys stop counting, without a new one.
 
         Raises:
-            RefusedError, PeerDataError: as `invite`; there is none.
-            TransportError: no key server says which there are.
+            RefusedError, PeerDataError: as `invite`; there is none; or too few key servers say which there are.
         """
         self._need_portal()
         record, now = self.record(wish.patient_id, wish.issuer), self._clock()
@@ -349,20 +348,26 @@ class Enrolments:
         have every hospital's enrolments, and this hospital itself.
 
         Raises:
-            RefusedError: there are more than one enrolment can revoke.
-            TransportError: no key server answers.
+            RefusedError: too few key servers answer to be sure; or there are more than one enrolment can revoke.
         """
         held: dict[str, Enrolment] = {}
         problems = []
-        servers = sorted(self._region().key_servers)
+        region = self._region()
+        servers = sorted(region.key_servers)
         with ThreadPoolExecutor(max_workers=len(servers), thread_name_prefix="passkeys") as pool:
             for answer in [pool.submit(self._held_at, one, numbers) for one in servers]:
                 try:
                     held |= answer.result()
                 except UsmedError as error:
                     problems.append(str(error))
-        if len(problems) == len(servers):
-            raise TransportError(f"no key server says which passkeys the patient has ({'; '.join(problems)})")
+        # By a passkey that fewer than k key servers hold nothing is permitted; one of any n - k + 1 holds each other.
+        needed = len(servers) - region.threshold + 1
+        if len(servers) - len(problems) < needed:
+            raise RefusedError(
+                "too-few-key-servers",
+                f"not enough key servers answer to know which passkeys the patient has, {needed} have to: try again"
+                f" ({'; '.join(problems)})",
+            )
         # As key servers read them: what another number of the same person brings counts for this one.
         person = frozenset[PatientIdentifier]().union(*(linked(one, held.values()) for one in numbers))
         of_person = [one for one in held.values() if one.patient & person]

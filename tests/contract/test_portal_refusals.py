@@ -286,3 +286,33 @@ def test_a_language_is_remembered(ana: Patient) -> None:
     assert '<html lang="en">' in ana.get("/consents").text
     assert '<html lang="en">' in ana.get("/consents?lang=xx").text
     assert '<html lang="ro">' in ana.get("/consents?lang=ro").text
+
+
+# ---- One person, not two ----
+
+OTHER = ("RO-CNP", "2630615123459")
+LOCAL = ("SF-SPIRIDON", "77")
+
+
+def test_one_study_under_a_wrong_number_shows_nothing_of_another_patient(region: Region) -> None:
+    ana = Patient(region, ANA, LOCAL).enrolled()
+    region.feed("iasi", study("1.2.8", OTHER, LOCAL, sex="F", modality="MR", study_date="20250310"))
+    region.feed("bacau", study("1.2.9", OTHER, ("BACAU", "9"), sex="F", modality="US", study_date="20240310"))
+    body = {"id": "11111111-1111-4111-8111-111111111111", "purpose": "TREAT", "department": "Radiologie",
+            "identifier": {"issuer": OTHER[0], "value": OTHER[1]}, "role": "medic"}  # fmt: skip
+    region.post("bacau", "/v1/requests", body)
+    consent = region.permit(*OTHER)
+    for path in ("/", "/studies", "/consents", "/access"):
+        page = ana.read(path)
+        for theirs in ("10 martie 2025", "10 martie 2024", consent, "11111111-1111"):
+            assert theirs not in page, (path, theirs)
+    assert ana.get("/requests/11111111-1111-4111-8111-111111111111").status_code == 404
+    noted = [one for one in region.audit.tail(1000) if "left out" in one["detail"].get("what", "")]
+    assert len(noted) == 1
+    assert noted[0]["detail"]["charts"] == "2"
+
+
+def test_a_chart_of_another_birth_date_is_left_out(region: Region) -> None:
+    ana = Patient(region, ANA, LOCAL).enrolled()
+    region.feed("iasi", study("1.2.8", LOCAL, birth_date="19900101", study_date="20250310"))
+    assert "10 martie 2025" not in ana.read("/studies")

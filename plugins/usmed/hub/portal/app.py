@@ -132,6 +132,8 @@ def _find_session(services: Services) -> None:
         services.sessions.end(token)
         return
     g.session, g.person, g.token = found, person, token
+    if person is not None and person.left_out and services.left_out.first(found.digest, now):
+        services.note("portal left out charts that contradict this person", charts=str(person.left_out))
 
 
 def _add_static(app: Flask) -> None:

@@ -17,7 +17,7 @@ from usmed.hub.portal.web import (
     Sorry,
     check_failures,
     enter,
-    field,
+    field_of,
     json_answer,
     json_body,
     page,
@@ -59,7 +59,7 @@ def _add_invitation(app: Flask, services: Services) -> None:
         code, _ = _remembered()
         invitation = _open(services, code)
         shown = _shown(services, invitation)
-        typed = field("day", 20), field("month", 20), field("year", 20)
+        typed = field_of("day", 20), field_of("month", 20), field_of("year", 20)
         born = read_birth_date(*typed, services.today())
         if born is None:
             return page("birth-date.html", 400, **shown, typed=typed, fault="birth-date-unclear", left=0)

@@ -38,6 +38,27 @@ class Failures:
                 self._seen.popitem(last=False)
 
 
+class Once:
+    """What was said within the last minutes need not be said again; in memory, and bounded."""
+
+    def __init__(self, window: timedelta = WINDOW, most: int = MOST_ADDRESSES) -> None:
+        self._window, self._most = window, most
+        self._lock = threading.Lock()
+        self._said: OrderedDict[str, datetime] = OrderedDict()
+
+    def first(self, key: str, now: datetime) -> bool:
+        """Tell whether it was not said within the window; from now on it was."""
+        with self._lock:
+            said = self._said.get(key)
+            if said is not None and now - said < self._window:
+                return False
+            self._said[key] = now
+            self._said.move_to_end(key)
+            while len(self._said) > self._most:
+                self._said.popitem(last=False)
+            return True
+
+
 def network_of(address: str) -> str:
     """Return what stands for whoever is behind an address: of IPv6, one subscriber has a whole /64."""
     try:

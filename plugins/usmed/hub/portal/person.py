@@ -1,5 +1,6 @@
 """Whose passkey it is: which numbers a person has, and under which of them the passkey signs."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,6 +9,7 @@ from sqlalchemy import Connection
 from usmed.domain.enrolment import Credential, Guardian, one_person_fault, valid_credentials
 from usmed.domain.identifiers import NationalNumber, PatientIdentifier
 from usmed.hub import charts, enrolments
+from usmed.hub.charts import LinkedChart
 from usmed.hub.enrolments import HeldEnrolment
 
 
@@ -20,6 +22,7 @@ class Person:
         own: the numbers that hospitals have enrolled: under these it signs.
         numbers: all that the hub knows of the same person, these included.
         charts: the hub's charts of this person.
+        left_out: how many charts have a number of these, but contradict: they may be another person's.
         guardian: who holds the passkey, if not the patient.
         enrolments: what proves it.
     """
@@ -28,6 +31,7 @@ class Person:
     own: frozenset[PatientIdentifier]
     numbers: frozenset[PatientIdentifier]
     charts: tuple[int, ...]
+    left_out: int
     guardian: Guardian | None
     enrolments: tuple[HeldEnrolment, ...]
 
@@ -49,16 +53,47 @@ def find_person(
     if one_person_fault(own, national):
         # Better nobody than two people in one.
         return None
-    known = [one for number in sorted(own) for one in charts.of_persons(connection, charts.person_named(number))]
+    known, left_out = _charts(connection, own, national)
     guardians = [one.enrolment.guardian for one in mine]
     return Person(
         credential=credential,
         own=own,
         numbers=own | {number for one in known for number in one.linked},
         charts=tuple(sorted({one.chart.id for one in known})),
+        left_out=left_out,
         guardian=next((one for one in guardians if one and now < one.until), None),
         enrolments=tuple(held),
     )
+
+
+def _charts(
+    connection: Connection, own: frozenset[PatientIdentifier], national: NationalNumber | None
+) -> tuple[list[LinkedChart], int]:
+    """Return the charts of whoever has these numbers, and how many are left out.
+
+    One study under a wrong number joins two people at the hub: better too little than what is another's.
+    """
+    persons: dict[int, dict[int, LinkedChart]] = {}
+    for number in sorted(own):
+        for one in charts.of_persons(connection, charts.person_named(number)):
+            persons.setdefault(one.person, {})[one.chart.id] = one
+    fitting = {person: found for person, found in persons.items() if _fits(own, found.values(), national)}
+    # Each may fit by itself, and contradict another.
+    if not _fits(own, [one for found in fitting.values() for one in found.values()], national):
+        fitting = {}
+    known = [one for found in fitting.values() for one in found.values()]
+    return known, sum(map(len, persons.values())) - len(known)
+
+
+def _fits(
+    own: frozenset[PatientIdentifier], found: Collection[LinkedChart], national: NationalNumber | None
+) -> bool:
+    numbers = own.union(*(one.linked for one in found))
+    born = {one.chart.birth_date for one in found if one.chart.birth_date}
+    if one_person_fault(numbers, national) or len(born) > 1:
+        return False
+    nationals = [one for one in own if national is not None and one.issuer == national.issuer]
+    return all(national.accepts(one.value, day) for one in nationals for day in born) if national else True
 
 
 def credentials_with(connection: Connection, credential_id: bytes) -> list[Credential]:

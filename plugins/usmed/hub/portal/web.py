@@ -2,7 +2,7 @@
 
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -17,9 +17,9 @@ from usmed.domain.errors import PeerDataError, UsmedError
 from usmed.domain.region import RegionManifest
 from usmed.hub.accesses import Accesses
 from usmed.hub.invitations import PORTAL, Invitations
-from usmed.hub.portal.limits import Failures
+from usmed.hub.portal.limits import Failures, Once
 from usmed.hub.portal.person import Person
-from usmed.hub.portal.sessions import Session, Sessions
+from usmed.hub.portal.sessions import LONGEST, Session, Sessions
 from usmed.hub.portal.words import say
 from usmed.hub.registry import Registry
 from usmed.hub.requests import Requests
@@ -52,6 +52,7 @@ class Services:
     audit: AuditLog
     clock: Callable[[], datetime]
     zone: tzinfo = ZONE
+    left_out: Once = field(default_factory=lambda: Once(LONGEST))
 
     def today(self) -> date:
         """Return the day that it is for patients."""
@@ -169,7 +170,7 @@ def form() -> dict[str, list[str]]:
     return {name: values[:200] for name, values in request.form.lists()}
 
 
-def field(name: str, longest: int = 64) -> str:
+def field_of(name: str, longest: int = 64) -> str:
     """Return one field of a form, cut to a length."""
     return request.form.get(name, "")[:longest].strip()
 

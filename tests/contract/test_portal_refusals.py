@@ -316,3 +316,29 @@ def test_a_chart_of_another_birth_date_is_left_out(region: Region) -> None:
     ana = Patient(region, ANA, LOCAL).enrolled()
     region.feed("iasi", study("1.2.8", LOCAL, birth_date="19900101", study_date="20250310"))
     assert "10 martie 2025" not in ana.read("/studies")
+
+
+def test_who_signs_for_several_people_sees_for_whom(region: Region) -> None:
+    until = region.clock().replace(year=2027)
+    child = Patient(region, ANA)
+    child.get(f"/enrol/{child.invited(guardian={'basis': 'parent', 'until': int(until.timestamp())})}")
+    child.tell_birth_date()
+    user = child.post("/enrol/passkey/options", {}).json["publicKey"]["user"]  # type: ignore[index]
+    mark = f"pentru un copil, născut 15.06.1963, număr …{CNP[-4:]}"
+    assert user["name"].startswith(mark)
+    assert user["displayName"].startswith(mark)
+    child.make_passkey()
+    child.confirmed(guardian=Guardian(Basis.PARENT, until))
+    own = Patient(region, LOCAL, name="another-passkey!").enrolled()
+    region.feed("iasi", study("1.2.3", ANA))
+    for person, said in ((child, mark), (own, "număr …77")):
+        draft = person.choose(who="all").headers["Location"].removeprefix("/portal")
+        assert said in person.read("/")
+        assert f"<b>{said}</b></span></p>" in person.read(draft)
+    # Nobody learns part of a number who has not told the birth date.
+    other = Patient(region, ("SUCEAVA", "12345678"), name="third-passkey!!!")
+    code = other.invited("suceava")
+    host = region.manifest.portal.removeprefix("https://")
+    other.browser.set_cookie("__Host-usmed-invitation", f"{code}.19630616", domain=host)
+    refused = other.post("/enrol/passkey/options", {})
+    assert (refused.status_code, "5678" in refused.text) == (403, False)

@@ -18,7 +18,7 @@ from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.hub.portal import consents, door, enrolling, home, signing
 from usmed.hub.portal.person import find_person, is_known
 from usmed.hub.portal.web import LIMIT_BYTES, SESSION, Services, Sorry, csrf_of, not_there, page, problem, remote
-from usmed.hub.portal.words import LANGUAGES, WORDS, day_text, moment_text, say
+from usmed.hub.portal.words import LANGUAGES, WORDS, day_text, mark_text, moment_text, say
 from usmed.platform.storage import StorageError
 
 LANGUAGE = "__Host-usmed-language"
@@ -101,6 +101,7 @@ def _add_guard(app: Flask, services: Services) -> None:
             "languages": LANGUAGES,
             "region": services.region().name,
             "person": g.person,
+            "mark": _mark(services),
             "csrf": csrf_of(g.token) if g.session else "",
             "version": __version__,
             "now": services.clock(),
@@ -116,6 +117,14 @@ def _add_guard(app: Flask, services: Services) -> None:
                 LANGUAGE, g.language, max_age=31_536_000, path="/", secure=True, httponly=True, samesite="Lax"
             )
         return response
+
+
+def _mark(services: Services) -> str:
+    """Return what tells the person from others who use the same phone."""
+    if g.person is None:
+        return ""
+    number = g.person.signs_as(services.region().national_number).value
+    return mark_text(g.language, number, g.person.guardian, g.person.born)
 
 
 def _find_session(services: Services) -> None:

@@ -12,6 +12,7 @@ from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.invitation import State
 from usmed.hub.invitations import BAD_CODE, WRONG_BIRTH_DATE, Invitation
 from usmed.hub.portal.choices import read_birth_date
+from usmed.hub.portal.person import signing_number
 from usmed.hub.portal.web import (
     Services,
     Sorry,
@@ -24,6 +25,7 @@ from usmed.hub.portal.web import (
     remote,
     session,
 )
+from usmed.hub.portal.words import mark_text
 from usmed.platform.passkeys import public_key_of
 
 INVITATION = "__Host-usmed-invitation"
@@ -89,9 +91,18 @@ def _add_passkey(app: Flask, services: Services) -> None:
     def passkey_options() -> Response:
         json_body(set())
         check_failures(services)
-        code, _ = _told()
-        hospital = _shown(services, _open(services, code))["hospital"]
-        name = f"{services.region().name}: {hospital}, {services.today():%d.%m.%Y}"
+        code, born = _told()
+        invitation = _open(services, code)
+        try:
+            # Anew: the cookie is the browser's, and the name that follows says part of a number.
+            services.invitations.check_birth_date(code, born)
+        except RefusedError:
+            services.failures.add(remote(), services.clock())
+            raise
+        hospital = _shown(services, invitation)["hospital"]
+        number = signing_number(invitation.patient, services.region().national_number).value
+        mark = mark_text(g.language, number, invitation.guardian, born)
+        name = f"{mark}. {services.region().name}: {hospital}, {services.today():%d.%m.%Y}"
         return json_answer(ceremonies.registration(name, name))
 
     @app.post("/enrol/passkey")

@@ -23,6 +23,7 @@ class Person:
         numbers: all that the hub knows of the same person, these included.
         charts: the hub's charts of this person.
         left_out: how many charts have a number of these, but contradict: they may be another person's.
+        born: the birth date (YYYYMMDD), empty if no chart tells.
         guardian: who holds the passkey, if not the patient.
         enrolments: what proves it.
     """
@@ -32,13 +33,19 @@ class Person:
     numbers: frozenset[PatientIdentifier]
     charts: tuple[int, ...]
     left_out: int
+    born: str
     guardian: Guardian | None
     enrolments: tuple[HeldEnrolment, ...]
 
     def signs_as(self, national: NationalNumber | None) -> PatientIdentifier:
         """Return the number under which a new consent is given: the national one if there is one."""
-        issuer = national.issuer if national else ""
-        return min(self.own, key=lambda one: (one.issuer != issuer, one))
+        return signing_number(self.own, national)
+
+
+def signing_number(numbers: Collection[PatientIdentifier], national: NationalNumber | None) -> PatientIdentifier:
+    """Return under which of a person's numbers a new consent is given."""
+    issuer = national.issuer if national else ""
+    return min(numbers, key=lambda one: (one.issuer != issuer, one))
 
 
 def find_person(
@@ -61,6 +68,7 @@ def find_person(
         numbers=own | {number for one in known for number in one.linked},
         charts=tuple(sorted({one.chart.id for one in known})),
         left_out=left_out,
+        born=min((one.chart.birth_date for one in known), default=""),
         guardian=next((one for one in guardians if one and now < one.until), None),
         enrolments=tuple(held),
     )

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from datetime import date, datetime, time, timedelta, tzinfo
 
+from usmed.domain.enrolment import Basis, Guardian
 from usmed.hub.portal.words_consents import CONSENT_WORDS
 from usmed.hub.portal.words_help import HELP_WORDS
 from usmed.hub.portal.words_pages import PAGE_WORDS
@@ -52,6 +53,25 @@ def end_text(language: str, end: datetime, zone: tzinfo) -> str:
     if local.time() == time(0) and not _is_twice(local):
         return say(language, "end-of-day", day=day_text(language, (local - timedelta(days=1)).date()))
     return moment_text(language, end, zone)
+
+
+def mark_text(language: str, number: str, guardian: Guardian | None, born: str) -> str:
+    """Return what tells a person from others who use the same phone: the hub knows no names.
+
+    Args:
+        language: of the text.
+        number: under which consents are given.
+        guardian: who holds the passkey, if not the patient.
+        born: YYYYMMDD, or empty.
+    """
+    end = say(language, "number-ends", end=number[-4:])
+    if guardian is None:
+        return end
+    child = guardian.basis is Basis.PARENT
+    if not born:
+        return f"{say(language, 'for-child' if child else 'for-other')}, {end}"
+    day = f"{born[6:]}.{born[4:6]}.{born[:4]}"
+    return f"{say(language, 'for-child-born' if child else 'for-other-born', day=day)}, {end}"
 
 
 def listed(language: str, parts: Iterable[str]) -> str:

@@ -19,6 +19,12 @@ PAGE_WORDS: dict[str, tuple[str, str]] = {
         "Fără rețea. Vedeți pagina așa cum era la {moment}; între timp se poate să se fi schimbat ceva.",
         "No network. You see the page as it was on {moment}; something may have changed since.",
     ),
+    "number-ends": ("număr …{end}", "number …{end}"),
+    "for-child": ("pentru un copil", "for a child"),
+    "for-other": ("pentru altcineva", "for somebody else"),
+    "for-child-born": ("pentru un copil, născut {day}", "for a child, born {day}"),
+    "for-other-born": ("pentru altcineva, născut {day}", "for somebody else, born {day}"),
+    "sign-for": ("Semnați:", "You sign:"),
     "acting": (
         "Acționați pentru altcineva, până la {until}. Tot ce vedeți aici este al acelei persoane.",
         "You act for somebody else, until {until}. All that you see here is that person's.",

@@ -241,10 +241,21 @@ def test_versions_go_forward_and_a_withdrawal_is_final() -> None:
         (record(1, end="2027-01-01"), first, "another document"),
         (record(4, end="2027-01-01"), record(9), "newer version"),
         (record(4), back, "withdrawn, which is final"),
-        (record(2), back, "withdrawn, which is final"),
+        (record(3), back, "withdrawn, which is final"),
     ):
         with pytest.raises(PeerDataError, match=reason):
             follows(new, held)
+
+
+@pytest.mark.parametrize(
+    ("version", "status", "by"),
+    [(2, "inactive", "parhon"), (3, "inactive", "regional"), (4, "inactive", "parhon"), (1, "active", "parhon"),
+     (2, "active", "regional")],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["permit", "deny"])
+def test_what_changes_nothing_of_a_withdrawn_consent_is_known(kind: str, version: int, status: str, by: str) -> None:
+    held = record(3, kind=kind, status="inactive")
+    assert not follows(record(version, by=by, kind=kind, status=status, end="2027-01-01"), held)
 
 
 def test_a_withdrawal_never_loses_against_a_version_number() -> None:

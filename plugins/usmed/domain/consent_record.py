@@ -156,7 +156,10 @@ def held_record(document: Mapping[str, Any], kind: ProofKind, by: str) -> Consen
 
 
 def follows(new: ConsentRecord, held: ConsentRecord | None) -> bool:
-    """Tell whether a record takes the place of the one that is held under its id; the very same one does not.
+    """Tell whether a record takes the place of the one that is held under its id.
+
+    What changes nothing does not, and is taken as known, so that whoever brings it need not bring it again: the very
+    same one, and, once the consent was withdrawn, another withdrawal or an older version.
 
     Raises:
         PeerDataError: it never may: two documents of one version, a withdrawal undone, another patient.
@@ -168,6 +171,8 @@ def follows(new: ConsentRecord, held: ConsentRecord | None) -> bool:
     if new.consent.patient != held.consent.patient:
         raise PeerDataError("this consent's id belongs to a consent of another patient")
     if not held.consent.active:
+        if not new.consent.active or new.consent.version < held.consent.version:
+            return False
         raise PeerDataError("this consent was withdrawn, which is final: a new consent has an id of its own")
     denies = any(one.type is ProvisionType.DENY for one in held.consent.provisions)
     if denies and new.kind is ProofKind.STAFF and (held.kind is not ProofKind.STAFF or new.by != held.by):

@@ -10,6 +10,7 @@ from joserfc.jwk import OKPKey
 from support.phone import Phone
 from usmed.domain.canonical import base64url, base64url_decode, sha256_hex
 from usmed.domain.consent_record import (
+    MAXIMUM_VERSION,
     PAPER_LIFE,
     ConsentRecord,
     ProofKind,
@@ -260,7 +261,16 @@ def test_what_changes_nothing_of_a_withdrawn_consent_is_known(kind: str, version
 
 def test_a_withdrawal_never_loses_against_a_version_number() -> None:
     assert follows(record(2, status="inactive"), record(2))
-    assert follows(record(2, status="inactive"), record(1000))
+    assert follows(record(2, status="inactive"), record(999))
+
+
+def test_what_is_in_force_can_always_be_taken_back() -> None:
+    assert follows(record(MAXIMUM_VERSION, status="inactive"), record(MAXIMUM_VERSION - 1))
+    for version, status in ((MAXIMUM_VERSION, "active"), (MAXIMUM_VERSION + 1, "inactive")):
+        what = document(version, status=status)
+        for proof in (on_paper(what), PHONE.sign(what)):
+            with pytest.raises(PeerDataError, match="version is"):
+                read(what, proof)
 
 
 def test_staff_can_only_take_back_what_the_patient_signed() -> None:

@@ -31,6 +31,7 @@ PAPER_LIFE = timedelta(days=366)
 """The longest that a consent attested by staff may hold; one that the patient signed has no such limit."""
 
 MAXIMUM_VERSION = 1000
+"""Of a withdrawal. Others stay below, so that there is a version left to take them back with."""
 
 
 class ProofKind(StrEnum):
@@ -117,6 +118,8 @@ def read_record(
     if len(canonical) > LIMIT_BYTES:
         raise PeerDataError(f"a consent has at most {LIMIT_BYTES} bytes")
     consent = consent_from_fhir(document["resource"], id=id, version=version)
+    if consent.active and version == MAXIMUM_VERSION:
+        raise PeerDataError(f"a consent's version is at most {MAXIMUM_VERSION - 1}: the last one takes it back")
     digest = sha256_hex(canonical)
     if not isinstance(proof, dict):
         raise PeerDataError("a consent's proof is an object")

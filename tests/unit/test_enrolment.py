@@ -14,6 +14,7 @@ from joserfc.jwk import OKPKey
 
 from support.phone import Phone
 from usmed.domain.enrolment import (
+    MAXIMUM_NEEDED,
     Basis,
     Credential,
     Enrolment,
@@ -24,6 +25,7 @@ from usmed.domain.enrolment import (
     held_enrolment,
     is_passkey_key,
     linked,
+    needed_for,
     one_person_fault,
     read_enrolment,
     valid_credentials,
@@ -180,6 +182,46 @@ def test_keys_by_which_no_passkey_signs(key: bytes) -> None:
 @given(st.binary(max_size=200))
 def test_no_key_raises(key: bytes) -> None:
     assert not is_passkey_key(key)
+
+
+def told(*numbers: PatientIdentifier, seconds: int = 0, **content: Any) -> Enrolment:
+    return Enrolment("parhon", frozenset(numbers), content.pop("credentials", ()), NOW + timedelta(seconds=seconds),
+                     **content)  # fmt: skip
+
+
+def local(number: int) -> PatientIdentifier:
+    return PatientIdentifier("PARHON", str(number))
+
+
+def test_what_proves_a_signature_adds_the_passkey_revokes_it_or_links_it_to_the_number() -> None:
+    adding, revoking = told(local(2), credentials=(PHONE,)), told(local(2), revoked=frozenset({PHONE.id}))
+    way = [told(CNP, local(1)), told(local(1), local(2))]
+    others = [told(CNP, local(3)), told(CNP, credentials=(TABLET,)), told(local(3), revoked=frozenset({TABLET.id}))]
+    given = [others[0], revoking, way[1], others[1], adding, way[0], others[2]]
+    assert needed_for(given, PHONE, CNP) == [revoking, way[1], adding, way[0]]
+    assert needed_for(given, PHONE, local(2)) == [revoking, adding]
+    assert needed_for(given, TABLET, CNP) == [others[0], others[1], others[2]]
+
+
+def test_nothing_proves_what_no_enrolment_links() -> None:
+    elsewhere = [told(CNP, local(1)), told(local(2), credentials=(PHONE,))]
+    assert needed_for(elsewhere, PHONE, CNP) == []
+    assert needed_for([], PHONE, CNP) == []
+    assert needed_for([told(CNP, revoked=frozenset({PHONE.id}))], PHONE, CNP) == []
+
+
+def test_what_is_needed_is_bounded_and_still_proves_however_many_there_are() -> None:
+    chain = [told(local(number), local(number + 1)) for number in range(45)]
+    own = told(local(45), credentials=(PHONE,))
+    liars = [told(local(45), seconds=n, credentials=(Credential(PHONE.id, b"another"),)) for n in range(300)]
+    guardians = [told(local(45), seconds=n, credentials=(PHONE,), guardian=MOTHER) for n in range(300)]
+    revoking = [told(local(45), seconds=n, revoked=frozenset({PHONE.id})) for n in range(300)]
+    needed = needed_for([*liars, *guardians, *revoking, *chain, own], PHONE, local(0))
+    assert len(needed) <= MAXIMUM_NEEDED <= 100
+    assert {*chain, own} <= set(needed)
+    assert not set(liars) & set(needed)
+    assert local(45) in linked(local(0), needed)
+    assert valid_credentials([one for one in needed if not one.revoked], NOW) == [PHONE]
 
 
 def test_a_hospital_enrols_under_its_own_numbers_and_the_national_one() -> None:

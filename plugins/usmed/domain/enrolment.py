@@ -30,6 +30,10 @@ LONGEST_ID = 1023
 LONGEST_KEY = 4096
 """Of a passkey, in bytes: an RSA key of 16,384 bits has 2 KB."""
 
+MOST_OF_A_KIND = 20
+MAXIMUM_NEEDED = 2 * MOST_OF_A_KIND + MAXIMUM_IDENTIFIERS
+"""How many enrolments prove one signature: those that add a passkey, that revoke it, and that link to these."""
+
 KEY_TYPES = {-7: 2, -8: 1, -257: 3}
 """The algorithms of passkeys, with the type of their keys: ES256, EdDSA and RS256 (RFC 9053 §2, RFC 8812 §2)."""
 
@@ -213,6 +217,46 @@ def valid_credentials(enrolments: Collection[Enrolment], now: datetime) -> list[
     gone = {id for one in enrolments for id in one.revoked}
     counting = [one for one in enrolments if one.guardian is None or now < one.guardian.until]
     return list(dict.fromkeys(each for one in counting for each in one.credentials if each.id not in gone))
+
+
+def needed_for(enrolments: Sequence[Enrolment], credential: Credential, patient: PatientIdentifier) -> list[Enrolment]:
+    """Return those by which a signature of this passkey is proved for the number it is given under.
+
+    They add the passkey or revoke it, or link such a one to the number. The key counts, not only the passkey's id:
+    whoever enrols other keys under the same id must not crowd out the patient's.
+
+    Args:
+        enrolments: all that are known of this person.
+        credential: the passkey that signs.
+        patient: the number under which it signs.
+
+    Returns:
+        At most `MAXIMUM_NEEDED`, in the order given, each once; none if nothing links the passkey to the number, or if
+        these are more numbers than one person has.
+    """
+    # From the number outwards: how each one was reached. Each adds a number at least, and a person has few.
+    ways: dict[PatientIdentifier, list[Enrolment]] = {patient: []}
+    frontier = [patient]
+    while frontier and len(ways) <= MAXIMUM_IDENTIFIERS:
+        reached, frontier = frontier, []
+        for number in reached:
+            for one in (each for each in enrolments if number in each.patient):
+                for new in sorted(one.patient - ways.keys()):
+                    ways[new] = [*ways[number], one]
+                    frontier.append(new)
+    if len(ways) > MAXIMUM_IDENTIFIERS:
+        # Key servers take nobody for one person who has more.
+        return []
+    linked_ones = [one for one in enrolments if one.patient & ways.keys()]
+    adding = [one for one in linked_ones if credential in one.credentials]
+    # Those that count for longest: the patient's own before a guardian's.
+    adding.sort(key=lambda one: (one.guardian is not None, -one.guardian.until.timestamp() if one.guardian else 0))
+    revoking = [one for one in linked_ones if credential.id in one.revoked]
+    needed: set[Enrolment] = set()
+    for one in [*revoking[:MOST_OF_A_KIND], *adding[:MOST_OF_A_KIND]]:
+        nearest = min((ways[each] for each in one.patient & ways.keys()), key=len)
+        needed.update(nearest, [one])
+    return [one for one in dict.fromkeys(enrolments) if one in needed] if adding else []
 
 
 def is_passkey_key(public_key: bytes) -> bool:

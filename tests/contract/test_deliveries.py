@@ -278,16 +278,38 @@ def test_consents_that_need_many_enrolments_go_in_several_requests(hub: Hub) -> 
     assert len(hub.asked) == 2 * len(SERVERS)
 
 
-def test_a_key_server_that_is_new_gets_what_was_handed_in_lately(hub: Hub) -> None:
+def test_a_key_server_that_is_new_gets_the_newest_of_everything_however_old(hub: Hub) -> None:
     document = region_document(hub.servers.keys)
     two = parse_region({**document, "key_servers": document["key_servers"][:2]}, "test")
     with hub.running(lambda: two) as process:
-        process.bring(item(hub.servers, "consent-1"))
-        assert process.delivered("consent-1") == set(SERVERS[:2])
+        withdrawal = item(hub.servers, "consent-2", 2, status="inactive")
+        for one in (item(hub.servers, "consent-1"), item(hub.servers, "consent-2"), withdrawal):
+            process.bring(one)
+            assert process.delivered(one.id) >= set(SERVERS[:2])
+    hub.servers.clock.advance(60 * 86400)
     with hub.running() as process:
         process.deliveries.start()
-        eventually(lambda: process.delivered("consent-1") == set(SERVERS))
-    assert hub.holding("consent-1", 1) == set(SERVERS)
+        for id in ("consent-1", "consent-2"):
+            eventually(lambda id=id: process.delivered(id) >= set(SERVERS))
+    assert hub.held(SERVERS[2])[0] == [("consent-1", 1), ("consent-2", 2)]
+
+
+def test_members_are_added_in_slices_and_once(hub: Hub) -> None:
+    items = [item(hub.servers, f"consent-{number}", version) for number in range(5) for version in (1, 2)]
+    with hub.running() as process:
+        store = DeliveryStore(process.database)
+        process.add(*items)
+        for slice_size in (1, 2, 5):
+            members = [f"new-{slice_size}", f"newer-{slice_size}"]
+            for _ in range(2):
+                store.add_members(members, slice_size)
+            for one in members:
+                assert {(each.id, each.version) for each in store.open(one, 50)} == {
+                    (f"consent-{number}", 2) for number in range(5)
+                }
+        store.acknowledged("new-1", items[1:2], hub.servers.clock())
+        store.add_members(["new-1"])
+        assert len(store.open("new-1", 50)) == 4
 
 
 def test_the_hub_ends_while_a_delivery_hangs_and_forgets_nothing(tmp_path: Path, database_url: str) -> None:

@@ -8,7 +8,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
@@ -31,8 +31,6 @@ AT_ONCE = 16
 BATCH = 50
 MAXIMUM_ENROLMENTS = 100
 """What one request may carry of them: the others' limit."""
-
-TOLD_SINCE = timedelta(days=30)
 
 type Take = Callable[[list[Any], list[Any]], list[str]]
 """Takes in records and enrolments; returns why some were not taken."""
@@ -228,7 +226,7 @@ class Deliveries:
             try:
                 region = self._region()
                 if region.version != self._seen_version:
-                    self._store.add_members(region.key_servers, self._clock() - TOLD_SINCE)
+                    self._store.add_members(region.key_servers)
                     self._seen_version = region.version
                 self._deliver_to([one for one in self._store.members_with_open() if region.member(one) is not None])
             except Exception as error:  # noqa: BLE001 - deliveries must not end

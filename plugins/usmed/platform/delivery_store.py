@@ -12,6 +12,7 @@ from usmed.domain.errors import PeerDataError
 from usmed.domain.withdrawal import takes_away
 from usmed.platform.storage import Database
 
+SLICE = 500
 NOT_TAKEN = "not taken: "
 """Begins what is noted of a refusal, as distinct from somebody who was not reached."""
 
@@ -166,14 +167,31 @@ class DeliveryStore:
         """Note why a member does not have these."""
         self._note(member, items, {"problem": problem.replace("\0", "\ufffd")[:500]})
 
-    def add_members(self, members: Iterable[str], since: datetime) -> None:
-        """Let what was handed in since then go to these members too, if it did not yet (a key server that is new)."""
-        recent = sa.select(_item.c.id, _item.c.version).where(_item.c.created >= int(since.timestamp()))
-        with self._database.write() as connection:
-            for id, version in connection.execute(recent).all():
-                for member in members:
-                    row = {"id": id, "version": version, "member": member}
-                    connection.execute(self._database.insert(_delivery).values(row).on_conflict_do_nothing())
+    def add_members(self, members: Iterable[str], slice_size: int = SLICE) -> None:
+        """Let the newest version of every item go to these members too, if it does not yet (a key server that is new).
+
+        However old it is: what is not held by the key servers of now does not count as done.
+
+        Args:
+            slice_size: how many are added in one transaction, so that nobody waits long for a big table.
+        """
+        newer = _item.alias()
+        is_newest = ~sa.exists().where(newer.c.id == _item.c.id, newer.c.version > _item.c.version)
+        for member in members:
+            known = sa.exists().where(
+                _delivery.c.id == _item.c.id, _delivery.c.version == _item.c.version, _delivery.c.member == member
+            )
+            lacking = sa.select(_item.c.id, _item.c.version).where(is_newest, ~known).order_by(_item.c.id)
+            after = ""
+            while True:
+                with self._database.read() as connection:
+                    found = connection.execute(lacking.where(_item.c.id > after).limit(slice_size)).all()
+                if not found:
+                    break
+                rows = [{"id": one.id, "version": one.version, "member": member} for one in found]
+                with self._database.write() as connection:
+                    connection.execute(self._database.insert(_delivery).on_conflict_do_nothing(), rows)
+                after = found[-1].id
 
     def _note(self, member: str, items: Iterable[Item], values: dict[str, Any]) -> None:
         with self._database.write() as connection:

@@ -12,7 +12,8 @@ from usmed.hospital.enrolment_words import _WORDS, LANGUAGES, of_fault, translat
 FOLDER = files("usmed.hospital")
 PAGES = [one for one in FOLDER.joinpath("templates").iterdir() if one.name.endswith(".html")]
 CODE = "".join(
-    FOLDER.joinpath(name).read_text("utf-8") for name in ("enrolments.py", "enrolment_pages.py", "patient_record.py")
+    FOLDER.joinpath(name).read_text("utf-8")
+    for name in ("enrolments.py", "counting_passkeys.py", "enrolment_pages.py", "patient_record.py")
 )
 OVER = [State.VOID, State.EXPIRED]
 VALUES = {

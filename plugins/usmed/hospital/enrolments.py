@@ -9,7 +9,6 @@ import contextlib
 import secrets
 import threading
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -21,22 +20,18 @@ from usmed.domain.audit import AuditEvent, AuditEventType
 from usmed.domain.enrolment import (
     LONGEST_ID,
     LONGEST_KEY,
-    MAXIMUM_REVOKED,
     Basis,
     Credential,
-    Enrolment,
     Guardian,
     comparison_code,
     enrol,
-    held_enrolment,
-    linked,
-    valid_credentials,
 )
 from usmed.domain.errors import PeerDataError, RefusedError, UsmedError
 from usmed.domain.identifiers import NationalNumber, PatientIdentifier
 from usmed.domain.invitation import LIFE, OPEN, Change, State, code_digest
 from usmed.domain.region import HUB, RegionManifest
 from usmed.domain.study_record import is_date
+from usmed.hospital.counting_passkeys import CountingPasskeys
 from usmed.hospital.enrolment_store import Enrolling, EnrolmentStore
 from usmed.hospital.identities import Poster
 from usmed.hospital.patient_record import PatientRecord, PatientRecords, age, birthday
@@ -46,7 +41,6 @@ from usmed.platform.delivery_store import Delivery, Item
 from usmed.platform.storage import Database
 
 INVITE_PATH, STATE_PATH, CANCEL_PATH = "/v1/enrolments/invite", "/v1/enrolments/state", "/v1/enrolments/cancel"
-HELD_PATH = "/v1/records/for"
 DEADLINE_S = 5.0
 SIGNS_FROM, MAJORITY = 16, 18
 """Ages. Below the first nobody signs for themselves on the portal (GDPR, article 8); a parent acts until the second."""
@@ -125,6 +119,7 @@ class Enrolments:
         self._records = records
         self._database = database
         self._store = EnrolmentStore(database)
+        self._passkeys = CountingPasskeys(region, self._store, client, clock)
         self._deliveries = deliveries
         self._client = client
         self._audit = audit
@@ -228,7 +223,7 @@ class Enrolments:
             raise RefusedError("other-digits", "what was compared is not what would be signed: compare again")
         # Once more: what the archive says may have become a contradiction meanwhile.
         self.record(one.patient_id, one.issuer)
-        gone = self._earlier(one.numbers) - {one.credential.id} if one.lost_phone else frozenset()
+        gone = self._passkeys.of(one.numbers) - {one.credential.id} if one.lost_phone else frozenset()
         self._sign(one, one.credential, gone, staff, "enrolled for the portal", Change.ENROL)
         return self._standing(self._known(id))
 
@@ -242,7 +237,7 @@ class Enrolments:
         record, now = self.record(wish.patient_id, wish.issuer), self._clock()
         birth_date = self._birth_date(wish, record, now)
         numbers = self._numbers(wish, record, birth_date)
-        gone = self._earlier(numbers)
+        gone = self._passkeys.of(numbers)
         if not gone:
             raise RefusedError("no-passkey", "no passkey of this patient counts: there is nothing to block")
         id, done = str(uuid4()), State.ENROLLED
@@ -313,7 +308,7 @@ class Enrolments:
             raise RefusedError("majority", f"parents act for a child until the day before it is {MAJORITY}")
         return Guardian(wish.basis, end)
 
-    # ---- the hub and the key servers ----
+    # ---- the hub ----
 
     def _read_invited(self, answer: Any, now: datetime) -> tuple[str, datetime]:
         try:
@@ -342,54 +337,6 @@ class Enrolments:
             self._store.change(one.id, Change.REVOKE)
         elif state is State.EXPIRED:
             self._store.change(one.id, Change.EXPIRE)
-
-    def _earlier(self, numbers: Collection[PatientIdentifier]) -> frozenset[bytes]:
-        """Return the ids of the passkeys that count for whoever has one of these numbers: as the key servers know, who
-        have every hospital's enrolments, and this hospital itself.
-
-        Raises:
-            RefusedError: too few key servers answer to be sure; or there are more than one enrolment can revoke.
-        """
-        held: dict[str, Enrolment] = {}
-        problems = []
-        region = self._region()
-        servers = sorted(region.key_servers)
-        with ThreadPoolExecutor(max_workers=len(servers), thread_name_prefix="passkeys") as pool:
-            for answer in [pool.submit(self._held_at, one, numbers) for one in servers]:
-                try:
-                    held |= answer.result()
-                except UsmedError as error:
-                    problems.append(str(error))
-        # By a passkey that fewer than k key servers hold nothing is permitted; one of any n - k + 1 holds each other.
-        needed = len(servers) - region.threshold + 1
-        if len(servers) - len(problems) < needed:
-            raise RefusedError(
-                "too-few-key-servers",
-                f"not enough key servers answer to know which passkeys the patient has, {needed} have to: try again"
-                f" ({'; '.join(problems)})",
-            )
-        # As key servers read them: what another number of the same person brings counts for this one.
-        person = frozenset[PatientIdentifier]().union(*(linked(one, held.values()) for one in numbers))
-        of_person = [one for one in held.values() if one.patient & person]
-        revoked = {id for one in of_person for id in one.revoked}
-        signed_here = {one.credential.id for one in self._store.enrolled(person) if one.credential is not None}
-        counting = {one.id for one in valid_credentials(of_person, self._clock())} | signed_here - revoked
-        if len(counting) > MAXIMUM_REVOKED:
-            raise RefusedError("too-many-passkeys", f"more than {MAXIMUM_REVOKED} passkeys count for this patient")
-        return frozenset(counting)
-
-    def _held_at(self, server: str, numbers: Collection[PatientIdentifier]) -> dict[str, Enrolment]:
-        """Return, by token, what a key server holds of these numbers. As it does itself, without the signatures: it has
-        checked them when they came, and what a hospital signed whose key changed, or that left, still counts there.
-
-        Raises:
-            PeerDataError: its answer is malformed.
-        """
-        answer = self._client.post(server, HELD_PATH, {"identifiers": _listed(numbers)}, deadline_s=DEADLINE_S)
-        try:
-            return {one["token"]: held_enrolment(one["token"], one["hospital"]) for one in answer["enrolments"]}
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError, PeerDataError) as error:
-            raise PeerDataError(f"{server} gave a malformed answer") from error
 
     # ---- signing, remembering, recording ----
 

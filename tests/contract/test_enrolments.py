@@ -311,6 +311,40 @@ def test_a_birth_date_that_the_archive_lacks_comes_from_the_document(desk: Desk)
     assert desk.invited(replace(WISH, birth_date="19700228")).enrolling.birth_date == "19630615"
 
 
+@pytest.mark.parametrize(
+    ("archive", "possible"),
+    [
+        ({"birth_date": "", "sex": ""}, False),
+        ({"birth_date": "", "sex": "O"}, False),
+        ({"birth_date": "", "sex": "M"}, True),
+        ({"birth_date": "19630615", "sex": ""}, True),
+    ],
+)
+def test_a_number_is_typed_only_where_the_archive_has_something_to_compare_it_with(
+    desk: Desk, archive: dict[str, str], possible: bool
+) -> None:
+    desk.shelf.put("5", "", **archive)
+    wish = replace(
+        WISH, patient_id="5", numbers=frozenset({PatientIdentifier("BACAU", "5")}), national_number=CNP,
+        birth_date="19630615",
+    )  # fmt: skip
+    if possible:
+        assert NATIONAL in desk.invited(wish).enrolling.numbers
+        return
+    refused("nothing-to-compare", desk.invited, wish)
+    refused("nothing-to-compare", desk.enrolments.block, wish, "popa")
+    assert desk.sent == []
+    assert desk.invited(replace(wish, national_number="")).code
+
+
+def test_the_audit_log_names_the_numbers_that_one_clerk_joined_and_which_was_typed(desk: Desk) -> None:
+    desk.enrolled(Phone(), replace(WISH, national_number=CNP))
+    desk.enrolments.block(replace(WISH, national_number=CNP), "popa")
+    desk.invited()
+    said = [(one["detail"]["numbers"], one["detail"]["typed"]) for one in desk.events()]
+    assert said == [(["BACAU:9", f"RO-CNP:{CNP}"], CNP)] * 3 + [(["BACAU:9"], "")]
+
+
 def test_an_archive_that_contradicts_itself_meanwhile_stops_the_signature(desk: Desk) -> None:
     standing = desk.answered(Phone())
     desk.shelf.put("9", "Ionescu^Dan")

@@ -16,7 +16,9 @@ from usmed.platform.storage import Database
 KEPT = timedelta(days=60)
 """How long an enrolment is remembered that came to nothing. It is over long before."""
 
-_COLUMNS = "id patient_id issuer numbers birth_date guardian lost_phone state staff created expires address credential"
+_COLUMNS = (
+    "id patient_id issuer numbers birth_date guardian lost_phone state staff created expires address credential typed"
+)
 _enrolment = sa.table("portal_enrolment", *map(sa.column, _COLUMNS.split()))
 
 
@@ -36,6 +38,7 @@ class Enrolling:
         created, expires: aware UTC.
         address: where the patient's phone goes, without the code.
         credential: the passkey of the patient's answer; it never changes.
+        typed: the national number, where the clerk typed it from the identity document; the archive does not have it.
     """
 
     id: str
@@ -51,6 +54,7 @@ class Enrolling:
     expires: datetime
     address: str
     credential: Credential | None = None
+    typed: str = ""
 
 
 class EnrolmentStore:
@@ -81,6 +85,7 @@ class EnrolmentStore:
                     expires=_time(one.expires),
                     address=one.address,
                     credential="",
+                    typed=one.typed,
                 )
             )
 
@@ -167,4 +172,5 @@ def _read(row: Any) -> Enrolling:
         expires=_moment(row.expires),
         address=row.address,
         credential=Credential(*map(bytes.fromhex, credential)) if credential else None,
+        typed=row.typed,
     )

@@ -189,6 +189,12 @@ _WORDS: dict[str, tuple[str, str]] = {
         "This is no valid national number, or it does not fit birth date and sex. Compare it with the document.",
         "Acesta nu este un CNP valid, sau nu se potrivește cu data nașterii și sexul. Comparați-l cu actul.",
     ),
+    "fault-nothing-to-compare": (
+        "The archive has neither birth date nor sex of this patient, so nothing tells whose national number this is."
+        " Leave it out, or have the archive completed first.",
+        "Arhiva nu are nici data nașterii, nici sexul pacientului, deci nimic nu arată al cui este acest CNP."
+        " Lăsați-l deoparte, sau completați întâi arhiva.",
+    ),
     "fault-child": (
         "The patient is younger than 16: a parent or a guardian signs.",
         "Pacientul are sub 16 ani: semnează un părinte sau un tutore.",

@@ -174,7 +174,7 @@ class Enrolments:
         address, expires = self._read_invited(answer, now)
         one = Enrolling(
             id, wish.patient_id, wish.issuer, numbers, birth_date, guardian, wish.lost_phone, State.WAITING, staff, now,
-            expires, address,
+            expires, address, typed=wish.national_number,
         )  # fmt: skip
         self._record(one, staff, "invited to the portal").wait()
         self._store.add(one)
@@ -242,7 +242,8 @@ class Enrolments:
             raise RefusedError("no-passkey", "no passkey of this patient counts: there is nothing to block")
         id, done = str(uuid4()), State.ENROLLED
         one = Enrolling(
-            id, wish.patient_id, wish.issuer, numbers, birth_date, None, True, done, staff, now, now, ""
+            id, wish.patient_id, wish.issuer, numbers, birth_date, None, True, done, staff, now, now, "",
+            typed=wish.national_number,
         )  # fmt: skip
         self._sign(one, None, gone, staff, "earlier passkeys blocked", None)
         return Blocked(len(gone), self._deliveries_of(one))
@@ -287,6 +288,13 @@ class Enrolments:
         national = self.national
         if national is None or any(one.issuer == national.issuer for one in record.numbers):
             raise RefusedError("bad-national-number", "the patient's record has a national number already")
+        if not record.birth_date and record.sex not in ("M", "F"):
+            # Nothing of the archive's would say whether it is this patient's: anybody's would do.
+            raise RefusedError(
+                "nothing-to-compare",
+                "the archive has neither birth date nor sex of this patient, by which a national number could be told"
+                " from somebody else's: have the archive completed first",
+            )
         if not national.accepts(wish.national_number, birth_date, record.sex):
             raise RefusedError(
                 "bad-national-number", "this national number is not a valid one that fits birth date and sex"
@@ -407,7 +415,15 @@ class Enrolments:
             AuditEventType.IDENTITY,
             staff,
             patient=str(min(one.numbers)),
-            detail={"what": what, "enrolment": one.id, "signs": basis, **detail},
+            # Who joined which numbers, and what of it rests on one clerk's eyes only.
+            detail={
+                "what": what,
+                "enrolment": one.id,
+                "signs": basis,
+                "numbers": [str(each) for each in sorted(one.numbers)],
+                "typed": one.typed,
+                **detail,
+            },
         )
 
 

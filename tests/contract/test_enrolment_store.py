@@ -32,7 +32,7 @@ def store(database_url: str) -> Iterator[EnrolmentStore]:
 
 def test_what_was_kept_comes_back(store: EnrolmentStore) -> None:
     assert store.get("one") is None
-    other = replace(ONE, id="other", guardian=None, lost_phone=False, typed="1800101221144")
+    other = replace(ONE, id="other", guardian=None, lost_phone=False, typed="1800101221144", record_sha256="ab")
     for one in (ONE, other):
         store.add(one)
         assert store.get(one.id) == one

@@ -352,6 +352,38 @@ def test_an_archive_that_contradicts_itself_meanwhile_stops_the_signature(desk: 
     assert desk.held("keys-1") == []
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "Ionescu^Ion"},
+        {"birth_date": "19800101"},
+        {"birth_date": ""},
+        {"sex": "F"},
+        {"other_identifiers": (("RO-CNP", CNP),)},
+    ],
+)
+def test_whoever_is_behind_the_number_meanwhile_is_not_enrolled(
+    desk: Desk, clerk: Clerk, changes: dict[str, Any]
+) -> None:
+    standing = desk.answered(Phone())
+    desk.shelf.studies.clear()
+    desk.shelf.put("9", **changes)
+    refused("record-changed", desk.enrolments.confirm, standing.enrolling.id, standing.digits, "ionescu")
+    page = clerk.post(f"enrolments/{standing.enrolling.id}/confirmation", digits=standing.digits).text
+    assert "Arhiva spune acum altceva" in page
+    # The page shows one patient, not one's name with another's birth date.
+    assert ("15.06.1963" in page) is (changes.get("birth_date") != "19800101")
+    assert ("01.01.1980" in page) is (changes.get("birth_date") == "19800101")
+    assert desk.held("keys-1") == []
+
+
+def test_a_study_that_says_the_same_does_not_stop_the_signature(desk: Desk) -> None:
+    standing = desk.answered(Phone())
+    desk.shelf.put("9", "POPESCU^ION^^", birth_date="")
+    done = desk.enrolments.confirm(standing.enrolling.id, standing.digits, "ionescu")
+    assert done.enrolling.state is State.ENROLLED
+
+
 def test_only_what_was_compared_is_signed(desk: Desk) -> None:
     standing = desk.answered(Phone())
     refused("other-digits", desk.enrolments.confirm, standing.enrolling.id, "000 000", "ionescu")

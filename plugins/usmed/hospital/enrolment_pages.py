@@ -244,7 +244,8 @@ def _standing_page(services: Services, standing: Standing, fault: str = "") -> R
     name = {State.WAITING: "waiting.html", State.ANSWERED: "answered.html", State.ENROLLED: "done.html"}
     return _page(
         name.get(one.state, "over.html"),
-        record=replace(record, birth_date=one.birth_date),
+        # The archive's own, so that the page shows one patient; the document's only where the archive has none.
+        record=replace(record, birth_date=record.birth_date or one.birth_date),
         standing=standing,
         fault=fault,
         qr=_qr(one.address + standing.code) if standing.code else "",

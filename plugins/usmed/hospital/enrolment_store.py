@@ -18,6 +18,7 @@ KEPT = timedelta(days=60)
 
 _COLUMNS = (
     "id patient_id issuer numbers birth_date guardian lost_phone state staff created expires address credential typed"
+    " record_sha256"
 )
 _enrolment = sa.table("portal_enrolment", *map(sa.column, _COLUMNS.split()))
 
@@ -39,6 +40,7 @@ class Enrolling:
         address: where the patient's phone goes, without the code.
         credential: the passkey of the patient's answer; it never changes.
         typed: the national number, where the clerk typed it from the identity document; the archive does not have it.
+        record_sha256: of what the archive said of the patient when the clerk saw it (`PatientRecord.digest`).
     """
 
     id: str
@@ -55,6 +57,7 @@ class Enrolling:
     address: str
     credential: Credential | None = None
     typed: str = ""
+    record_sha256: str = ""
 
 
 class EnrolmentStore:
@@ -86,6 +89,7 @@ class EnrolmentStore:
                     address=one.address,
                     credential="",
                     typed=one.typed,
+                    record_sha256=one.record_sha256,
                 )
             )
 
@@ -173,4 +177,5 @@ def _read(row: Any) -> Enrolling:
         address=row.address,
         credential=Credential(*map(bytes.fromhex, credential)) if credential else None,
         typed=row.typed,
+        record_sha256=row.record_sha256,
     )

@@ -220,6 +220,12 @@ _WORDS: dict[str, tuple[str, str]] = {
         "What you compared is not what would be signed. Compare again.",
         "Ce ați comparat nu este ce s-ar semna. Comparați din nou.",
     ),
+    "fault-record-changed": (
+        "The archive says something else of this patient now than when the code was made. Nothing was signed: cancel,"
+        " compare the patient with the document, and begin again.",
+        "Arhiva spune acum altceva despre acest pacient decât la generarea codului. Nu s-a semnat nimic: renunțați,"
+        " comparați pacientul cu actul și începeți din nou.",
+    ),
     "fault-no-passkey": (
         "No passkey of this patient counts: there is nothing to block.",
         "Nicio cheie de acces a acestui pacient nu este valabilă: nu este nimic de blocat.",

@@ -174,7 +174,7 @@ class Enrolments:
         address, expires = self._read_invited(answer, now)
         one = Enrolling(
             id, wish.patient_id, wish.issuer, numbers, birth_date, guardian, wish.lost_phone, State.WAITING, staff, now,
-            expires, address, typed=wish.national_number,
+            expires, address, typed=wish.national_number, record_sha256=record.digest,
         )  # fmt: skip
         self._record(one, staff, "invited to the portal").wait()
         self._store.add(one)
@@ -209,8 +209,8 @@ class Enrolments:
             staff: the clerk.
 
         Raises:
-            RefusedError: nothing has answered, it is over, or what was compared is something else; or earlier passkeys
-                are to stop counting, and too few key servers say which there are.
+            RefusedError: nothing has answered, it is over, what was compared is something else, or the archive says
+                something else by now; or earlier passkeys are to stop counting, and too few key servers say which.
         """
         one = self._known(id)
         if one.state is State.ENROLLED:
@@ -221,8 +221,9 @@ class Enrolments:
             raise RefusedError("bad-end", "that person's time is over")
         if digits != comparison_code(one.credential):
             raise RefusedError("other-digits", "what was compared is not what would be signed: compare again")
-        # Once more: what the archive says may have become a contradiction meanwhile.
-        self.record(one.patient_id, one.issuer)
+        # Once more: the archive may contradict itself meanwhile, or another patient be behind the number.
+        if self.record(one.patient_id, one.issuer).digest != one.record_sha256:
+            raise RefusedError("record-changed", "the archive says something else of this patient now: begin again")
         gone = self._passkeys.of(one.numbers) - {one.credential.id} if one.lost_phone else frozenset()
         self._sign(one, one.credential, gone, staff, "enrolled for the portal", Change.ENROL)
         return self._standing(self._known(id))

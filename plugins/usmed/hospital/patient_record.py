@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import date
 
+from usmed.domain.canonical import canonical_json, sha256_hex
 from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.identifiers import Naming, PatientIdentifier
 from usmed.domain.lookup import Level, Query
@@ -39,6 +40,12 @@ class PatientRecord:
     birth_date: str
     sex: str
     numbers: tuple[PatientIdentifier, ...]
+
+    @property
+    def digest(self) -> str:
+        """Return what tells this patient from another one, and this record from one that has changed."""
+        numbers = [[one.issuer, one.value] for one in sorted(self.numbers)]
+        return sha256_hex(canonical_json([_compared(self.name), self.birth_date, self.sex, numbers]))
 
 
 class PatientRecords:

@@ -45,6 +45,7 @@ WISH = Wish(
     basis=None, until=None, lost_phone=False,
 )  # fmt: skip
 CHILD = replace(WISH, patient_id="77", numbers=frozenset({PatientIdentifier("BACAU", "77")}))
+CHILD_OF_A_PARENT = replace(CHILD, basis=Basis.PARENT, until=date(2035, 4, 11))
 
 
 @dataclass
@@ -162,6 +163,10 @@ def desk(region: KeyRegion, new_database_url: Callable[[], str]) -> Iterator[Des
     audit.close()
     database.close()
     hub.close()
+
+
+def throw(error: Exception) -> None:
+    raise error
 
 
 def refused(code: str, act: Callable[..., object], *given: Any) -> None:
@@ -454,6 +459,28 @@ def test_cancelling_counts_here_though_the_hub_is_away(desk: Desk) -> None:
     # Done is done.
     done = desk.enrolled(Phone(id=b"credential-2"))
     assert desk.enrolments.cancel(done.enrolling.id, "ionescu").enrolling.state is State.ENROLLED
+
+
+@pytest.mark.parametrize("code", ["unavailable", "busy", "unknown-sender", "replayed"])
+def test_a_hub_that_refuses_for_now_ends_no_invitation(desk: Desk, code: str) -> None:
+    phone = Phone()
+    standing = desk.answered(phone)
+    waiting = desk.invited(CHILD_OF_A_PARENT)
+    failing = RefusedError(code, "the database does not answer; try again later")
+    desk.tell = lambda path, answer: throw(failing)
+    for one in (standing, waiting):
+        now = desk.enrolments.look(one.enrolling.id)
+        assert now.enrolling.state is one.enrolling.state
+        assert "try again" in now.problem
+    desk.tell = lambda path, answer: answer
+    done = desk.enrolments.confirm(standing.enrolling.id, standing.digits, "ionescu")
+    assert done.enrolling.state is State.ENROLLED
+
+
+def test_a_hub_that_does_not_know_an_invitation_any_more_ends_it(desk: Desk) -> None:
+    standing = desk.answered(Phone())
+    desk.tell = lambda path, answer: throw(RefusedError("unknown-invitation", "there is no such invitation"))
+    assert desk.enrolments.look(standing.enrolling.id).enrolling.state is State.VOID
 
 
 def test_an_invitation_ends_also_while_the_hub_is_away(desk: Desk) -> None:

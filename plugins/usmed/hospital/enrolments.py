@@ -41,6 +41,9 @@ from usmed.platform.delivery_store import Delivery, Item
 from usmed.platform.storage import Database
 
 INVITE_PATH, STATE_PATH, CANCEL_PATH = "/v1/enrolments/invite", "/v1/enrolments/state", "/v1/enrolments/cancel"
+UNKNOWN = "unknown-invitation"
+"""What the hub says of an invitation that it does not have."""
+
 DEADLINE_S = 5.0
 SIGNS_FROM, MAJORITY = 16, 18
 """Ages. Below the first nobody signs for themselves on the portal (GDPR, article 8); a parent acts until the second."""
@@ -330,12 +333,19 @@ class Enrolments:
         return address, min(expires, now + LIFE)
 
     def _follow(self, one: Enrolling) -> None:
-        """Take over what the hub knows of an enrolment that is open here."""
+        """Take over what the hub knows of an enrolment that is open here.
+
+        Raises:
+            UsmedError: it was not reached, gave a malformed answer, or refuses for now.
+        """
         try:
             answer = self._client.post(HUB, STATE_PATH, {"id": one.id}, deadline_s=DEADLINE_S)
             state = State(answer["state"])
-        except RefusedError:
-            # It does not know it: it was set up anew.
+        except RefusedError as error:
+            if error.code != UNKNOWN:
+                # It is busy, or has no database just now: that says nothing of the invitation.
+                raise
+            # It was set up anew.
             state, answer = State.VOID, {}
         except (KeyError, TypeError, ValueError) as error:
             raise PeerDataError("the hub gave a malformed answer") from error

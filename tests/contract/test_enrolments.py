@@ -8,6 +8,7 @@ from datetime import date
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 from uuid import uuid4
 
 import pytest
@@ -748,9 +749,19 @@ def test_the_language_is_romanian_unless_the_browser_or_the_clerk_says_otherwise
     assert '<html lang="en">' in clerk.get("start").text
 
 
-def test_the_entrance_leads_to_the_first_page(clerk: Clerk) -> None:
-    answer = clerk.browser.get("/desk", environ_overrides={**clerk.log_in, "SCRIPT_NAME": "/usmed"})
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/usmed/desk/start")
+@pytest.mark.parametrize("shown", ["https://pacs.example/desk", "https://pacs.example/a/b/desk/"])
+def test_the_entrance_leads_to_the_first_page_behind_a_proxys_prefix_too(clerk: Clerk, shown: str) -> None:
+    # What the browser shows; Orthanc hands it on without the prefix and without the slash.
+    prefix = shown.removesuffix("/").removesuffix("/desk")
+    for _ in range(3):
+        path = shown.removeprefix(prefix).removesuffix("/")
+        answer = clerk.browser.get(path, environ_overrides=clerk.log_in)
+        if answer.status_code == 200:
+            break
+        assert answer.status_code == 303
+        shown = urljoin(shown, answer.headers["Location"])
+    assert shown == f"{prefix}/desk/start"
+    assert "Ghișeul" in answer.text
 
 
 def test_from_orthanc_explorer_a_patient_is_opened_by_orthancs_own_identifier(clerk: Clerk) -> None:

@@ -137,10 +137,14 @@ def _add_pages(pages: Blueprint, services: Services) -> None:
 
     @pages.get("")
     def entrance() -> Response:
-        # Orthanc takes a slash away from an address's end, so nothing can stand below this one by a relative address.
-        response = Response(status=303)
-        response.headers["Location"] = f"{request.script_root}{request.path}/start"
-        return response
+        # Relative, as all: a proxy's prefix is not known here.
+        return _see_at("desk/start")
+
+    @pages.get("/desk/start")
+    def entrance_with_slash() -> Response:
+        # Orthanc takes a slash away from an address's end before anybody sees it; the browser does not, and so takes
+        # the address above for one below this.
+        return _see_at("../start")
 
     @pages.get("/start")
     def start() -> Response:
@@ -294,8 +298,12 @@ def _page(name: str, **values: Any) -> Response:
 
 def _see(path: str) -> Response:
     """Send the browser on, so that loading the page again sends nothing twice."""
+    return _see_at(to(path))
+
+
+def _see_at(address: str) -> Response:
     response = Response(status=303)
-    response.headers["Location"] = to(path)
+    response.headers["Location"] = address
     response.autocorrect_location_header = False
     return response
 

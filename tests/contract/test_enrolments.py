@@ -600,6 +600,24 @@ def test_a_passkey_under_a_number_that_is_joined_elsewhere_is_blocked_too(desk: 
     assert {id for one in desk.held("keys-1") for id in one.revoked} == {own.id, elsewhere.id}
 
 
+@pytest.mark.parametrize("hospital", ["bacau", "iasi", "nowhere"])
+def test_a_revocation_that_no_hospital_signed_keeps_no_phone_from_being_blocked(desk: Desk, hospital: str) -> None:
+    phone = Phone()
+    desk.enrolled(phone)
+    token = desk.region.enrolment(OWN, by="keys-1", revoked=[phone.id])["token"]
+    real = desk.post
+
+    def post(member: str, path: str, document: Any, **given: Any) -> Any:
+        answer = real(member, path, document, **given)
+        if path == "/v1/records/for" and member == "keys-1":
+            answer["enrolments"].append({"hospital": hospital, "token": token})
+        return answer
+
+    desk.post = post  # type: ignore[method-assign]
+    assert desk.enrolments.block(WISH, "popa").passkeys == 1
+    assert desk.counting("keys-2", OWN) == set()
+
+
 @pytest.mark.parametrize("left", [False, True])
 def test_a_passkey_of_a_hospital_with_a_new_key_or_that_left_is_blocked_too(desk: Desk, left: bool) -> None:
     elsewhere = Phone(id=b"of-iasi")

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 
-from usmed.domain.enrolment import MAXIMUM_REVOKED, Enrolment, held_enrolment, linked, valid_credentials
+from usmed.domain.enrolment import MAXIMUM_REVOKED, Enrolment, held_enrolment, linked, read_enrolment, valid_credentials
 from usmed.domain.errors import PeerDataError, RefusedError, UsmedError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.region import RegionManifest
@@ -66,8 +67,11 @@ class CountingPasskeys:
         return frozenset(counting)
 
     def _held_at(self, server: str, numbers: Collection[PatientIdentifier]) -> dict[str, Enrolment]:
-        """Return, by token, what a key server holds of these numbers. As it does itself, without the signatures: it has
-        checked them when they came, and what a hospital signed whose key changed, or that left, still counts there.
+        """Return, by token, what a key server holds of these numbers.
+
+        Passkeys as it reads them itself, without the signatures: it has checked them when they came, and what a
+        hospital signed whose key changed, or that left, still counts there. One that is not true is revoked for
+        nothing. A revocation that is not true would let a lost phone count: it needs a signature that holds.
 
         Raises:
             PeerDataError: its answer is malformed.
@@ -75,6 +79,15 @@ class CountingPasskeys:
         wanted = [{"issuer": one.issuer, "value": one.value} for one in sorted(numbers)]
         answer = self._client.post(server, HELD_PATH, {"identifiers": wanted}, deadline_s=DEADLINE_S)
         try:
-            return {one["token"]: held_enrolment(one["token"], one["hospital"]) for one in answer["enrolments"]}
+            return {one["token"]: self._read(one["token"], one["hospital"]) for one in answer["enrolments"]}
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, PeerDataError) as error:
             raise PeerDataError(f"{server} gave a malformed answer") from error
+
+    def _read(self, token: str, hospital: str) -> Enrolment:
+        enrolment = held_enrolment(token, hospital)
+        if not enrolment.revoked:
+            return enrolment
+        try:
+            return read_enrolment(token, hospital=hospital, keys=self._region().hospital_key, now=self._clock())
+        except PeerDataError:
+            return replace(enrolment, revoked=frozenset())

@@ -159,6 +159,32 @@ def test_who_fails_too_often_waits(ana: Patient) -> None:
     assert other.post("/login/options", {}).status_code == 200
 
 
+def test_strangers_behind_the_same_address_keep_nobody_from_taking_back(ana: Patient) -> None:
+    consent = ana.permit(recipients="suceava")
+    stranger = Patient(ana.region, ANA)
+    for _ in range(MOST_FAILURES):
+        assert stranger.get(f"/enrol/{'A' * 32}").status_code == 403
+    assert stranger.get(f"/enrol/{'A' * 32}").status_code == 429
+    assert ana.withdraw(consent).status_code == 200
+
+
+def test_what_is_refused_again_and_again_fills_no_disk(ana: Patient) -> None:
+    stranger = Patient(ana.region, ANA, address="203.0.113.51")
+
+    def written() -> int:
+        return sum(one["event"] == "refused" for one in ana.region.audit.tail(10_000))
+
+    # A page of the invitation without one, and one that another site shows as a picture: nobody has tried anything.
+    for _ in range(30):
+        assert stranger.get("/enrol").status_code == 404
+        assert stranger.get(f"/enrol/{'A' * 32}", headers={"Sec-Fetch-Dest": "image"}).status_code == 404
+    assert written() == 0
+    for _ in range(MOST_FAILURES + 30):
+        stranger.get(f"/enrol/{'A' * 32}")
+    # Each failure, which the index of invitations writes down as well; and once that there were too many.
+    assert written() <= 2 * MOST_FAILURES + 1
+
+
 # ---- Other sites, other sessions ----
 
 

@@ -17,7 +17,7 @@ from usmed import __version__
 from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.hub.portal import consents, door, enrolling, home, signing
 from usmed.hub.portal.person import find_person, is_known
-from usmed.hub.portal.web import LIMIT_BYTES, SESSION, Services, Sorry, csrf_of, not_there, page, problem, remote
+from usmed.hub.portal.web import LIMIT_BYTES, SESSION, Services, Sorry, csrf_of, failed, not_there, page, problem, whose
 from usmed.hub.portal.words import LANGUAGES, WORDS, day_text, mark_text, moment_text, say
 from usmed.platform.storage import StorageError
 
@@ -170,7 +170,9 @@ def _add_static(app: Flask) -> None:
 
 def _add_refusals(app: Flask, services: Services) -> None:
     def sorry(error: Sorry) -> Response:
-        if error.status != 404:
+        # Whoever goes on and on fills no disk with it.
+        again = error.status == 429 and not services.too_many.first(whose(), services.clock())
+        if error.status != 404 and not again:
             services.refused(f"{error.word}: {error}")
         return problem(error.status, error.word, say(g.language, error.word, **error.values))
 
@@ -180,7 +182,7 @@ def _add_refusals(app: Flask, services: Services) -> None:
         return problem(403, error.code, say(g.language, word if word in WORDS else "refused"))
 
     def malformed(error: PeerDataError) -> Response:
-        services.failures.add(remote(), services.clock())
+        failed(services)
         services.refused(str(error))
         return problem(400, "bad-request", say(g.language, "not-understood"))
 

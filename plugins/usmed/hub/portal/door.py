@@ -9,7 +9,7 @@ from flask import Flask, Response, g, redirect, request, url_for
 from usmed.domain.enrolment import Credential
 from usmed.domain.errors import PeerDataError
 from usmed.hub.portal.person import credentials_with, find_person
-from usmed.hub.portal.web import Services, Sorry, check_failures, enter, json_answer, json_body, leave, page, remote
+from usmed.hub.portal.web import Services, Sorry, check_failures, enter, failed, json_answer, json_body, leave, page
 from usmed.platform.passkeys import credential_of, public_key_of
 
 
@@ -49,7 +49,7 @@ def add(app: Flask, services: Services) -> None:
         except PeerDataError as error:
             raise _failed(str(error)) from error
         except Sorry:
-            services.failures.add(remote(), services.clock())
+            failed(services)
             raise
         credential = Credential(used.credential_id, public_key_of(used))
         national = services.region().national_number
@@ -62,7 +62,7 @@ def add(app: Flask, services: Services) -> None:
         return answer
 
     def _failed(reason: str) -> Sorry:
-        services.failures.add(remote(), services.clock())
+        failed(services)
         return Sorry(400, "login-failed", reason=reason)
 
     @app.post("/logout")

@@ -18,11 +18,12 @@ from usmed.hub.portal.web import (
     Sorry,
     check_failures,
     enter,
+    failed,
     field_of,
     json_answer,
     json_body,
+    not_there,
     page,
-    remote,
     session,
 )
 from usmed.hub.portal.words import mark_text
@@ -42,7 +43,9 @@ def add(app: Flask, services: Services) -> None:
 def _add_invitation(app: Flask, services: Services) -> None:
     @app.get("/enrol/<code>")
     def invited(code: str) -> Any:
-        check_failures(services)
+        if request.headers.get("Sec-Fetch-Dest", "document") != "document":
+            # Another site shows it as a picture, say, to have its visitors fail here.
+            raise not_there()
         _open(services, code)
         return _remember(redirect(url_for("enrol")), code)
 
@@ -68,7 +71,7 @@ def _add_invitation(app: Flask, services: Services) -> None:
         try:
             services.invitations.check_birth_date(code, f"{born:%Y%m%d}")
         except RefusedError as error:
-            services.failures.add(remote(), services.clock())
+            failed(services)
             if error.code != WRONG_BIRTH_DATE or invitation.tries <= 1:
                 raise
             services.refused(error.code)
@@ -97,7 +100,7 @@ def _add_passkey(app: Flask, services: Services) -> None:
             # Anew: the cookie is the browser's, and the name that follows says part of a number.
             services.invitations.check_birth_date(code, born)
         except RefusedError:
-            services.failures.add(remote(), services.clock())
+            failed(services)
             raise
         hospital = _shown(services, invitation)["hospital"]
         number = signing_number(invitation.patient, services.region().national_number).value
@@ -113,7 +116,7 @@ def _add_passkey(app: Flask, services: Services) -> None:
         try:
             made = ceremonies.registered(response)
         except PeerDataError as error:
-            services.failures.add(remote(), services.clock())
+            failed(services)
             raise Sorry(400, "passkey-failed", reason=str(error)) from error
         credential = Credential(made.credential_id, public_key_of(made))
         invitation = services.invitations.answer(code, born, credential)
@@ -143,11 +146,15 @@ def _add_passkey(app: Flask, services: Services) -> None:
 
 
 def _open(services: Services, code: str) -> Invitation:
+    if not code:
+        # A page that was kept in the browser for longer than the code. Nothing was guessed.
+        raise Sorry(404, "refused-bad-code")
+    check_failures(services)
     try:
         return services.invitations.open(code)
     except RefusedError as error:
         if error.code == BAD_CODE:
-            services.failures.add(remote(), services.clock())
+            failed(services)
         raise
 
 

@@ -20,17 +20,16 @@ class Failures:
         self._lock = threading.Lock()
         self._seen: OrderedDict[str, deque[datetime]] = OrderedDict()
 
-    def too_many(self, address: str, now: datetime) -> bool:
-        """Tell whether an address has to wait."""
+    def too_many(self, key: str, now: datetime) -> bool:
+        """Tell whether somebody has to wait."""
         with self._lock:
-            times = self._seen.get(network_of(address), deque())
+            times = self._seen.get(key, deque())
             while times and now - times[0] >= self._window:
                 times.popleft()
             return len(times) >= self._most
 
-    def add(self, address: str, now: datetime) -> None:
+    def add(self, key: str, now: datetime) -> None:
         """Count one more."""
-        key = network_of(address)
         with self._lock:
             self._seen.setdefault(key, deque(maxlen=self._most)).append(now)
             self._seen.move_to_end(key)

@@ -11,14 +11,15 @@ from flask import Flask, Response, url_for
 from sqlalchemy import Connection
 
 from usmed.domain.consent_record import ProofKind, challenge
+from usmed.domain.enrolment import needed_for
 from usmed.domain.errors import PeerDataError, RefusedError
-from usmed.domain.fhir_consent import consent_from_fhir
+from usmed.domain.fhir_consent import consent_from_fhir, identifier_from_fhir
 from usmed.hub.enrolments import as_sent
 from usmed.hub.invitations import PORTAL
 from usmed.hub.portal.conflicts import limited_by
 from usmed.hub.portal.sessions import Draft
 from usmed.hub.portal.views import in_words, shown_consents
-from usmed.hub.portal.web import Services, Sorry, check_failures, json_answer, json_body, page, person, remote, session
+from usmed.hub.portal.web import Services, Sorry, check_failures, failed, json_answer, json_body, page, person, session
 from usmed.hub.registry import Kept
 from usmed.platform.delivery_store import Item
 from usmed.platform.passkeys import credential_of
@@ -60,13 +61,17 @@ def add(app: Flask, services: Services) -> None:
         try:
             ceremonies.signed(challenge(draft.document), response, [_known()])
         except PeerDataError as error:
-            services.failures.add(remote(), services.clock())
+            failed(services)
             raise Sorry(400, "sign-failed", reason=str(error)) from error
         _take(draft, {"document": draft.document, "proof": _proof(response)})
         return json_answer({"next": url_for("consent", id=draft.document["id"])})
 
     def _take(draft: Draft, record: dict[str, Any]) -> None:
-        tokens = as_sent(person().enrolments)
+        mine = person()
+        patient = identifier_from_fhir(draft.document["resource"]["patient"]["identifier"])
+        needed = needed_for([one.enrolment for one in mine.enrolments], mine.credential, patient)
+        # The same enrolment may have come twice, signed twice; one of them proves it.
+        tokens = as_sent({one.enrolment: one for one in mine.enrolments if one.enrolment in needed}.values())
         item = Item(draft.document["id"], draft.document["version"], record, tokens)
 
         def on_its_way(connection: Connection, kept: Kept) -> None:

@@ -17,7 +17,7 @@ from usmed.domain.errors import PeerDataError, UsmedError
 from usmed.domain.region import RegionManifest
 from usmed.hub.accesses import Accesses
 from usmed.hub.invitations import PORTAL, Invitations
-from usmed.hub.portal.limits import Failures, Once
+from usmed.hub.portal.limits import Failures, Once, network_of
 from usmed.hub.portal.person import Person
 from usmed.hub.portal.sessions import LONGEST, Session, Sessions
 from usmed.hub.portal.words import say
@@ -53,6 +53,7 @@ class Services:
     clock: Callable[[], datetime]
     zone: tzinfo = ZONE
     left_out: Once = field(default_factory=lambda: Once(LONGEST))
+    too_many: Once = field(default_factory=Once)
 
     def today(self) -> date:
         """Return the day that it is for patients."""
@@ -176,13 +177,26 @@ def field_of(name: str, longest: int = 64) -> str:
 
 
 def check_failures(services: Services) -> None:
-    """Make sure that whoever is behind this address has not failed too often of late.
+    """Make sure that whoever this is has not failed too often of late.
 
     Raises:
         Sorry: they have.
     """
-    if services.failures.too_many(remote(), services.clock()):
+    if services.failures.too_many(whose(), services.clock()):
         raise Sorry(429, "too-many")
+
+
+def failed(services: Services) -> None:
+    """Count a failure."""
+    services.failures.add(whose(), services.clock())
+
+
+def whose() -> str:
+    """Return by what failures are counted: whoever has logged in, by the session; others by their network.
+
+    Many share an address, and a stranger's failures must not keep a patient from taking something back.
+    """
+    return csrf_of(g.token) if g.get("session") else network_of(remote())
 
 
 def enter(services: Services, response: Response, credential: Credential, **invitation: str) -> Response:

@@ -101,11 +101,10 @@ class DeliveryStore:
             there = _item_of(connection.execute(sa.select(_item).where(same)).one())
             if _said(there) != _said(item):
                 raise PeerDataError("another document of this id and version is on its way already: read it again")
-            if _text(there) != _text(item):
+            this = sa.and_(_delivery.c.id == item.id, _delivery.c.version == item.version)
+            anew = sa.update(_delivery).where(this, _delivery.c.delivered == 0).values(problem="")
+            if _text(there) != _text(item) and connection.execute(anew).rowcount:
                 connection.execute(sa.update(_item).where(same).values(record=_text(item)))
-                lacking = sa.and_(_delivery.c.id == item.id, _delivery.c.version == item.version)
-                anew = sa.update(_delivery).where(lacking, _delivery.c.delivered == 0)
-                connection.execute(anew.values(problem=""))
             return
         rows = [{"id": item.id, "version": item.version, "member": one} for one in members]
         connection.execute(sa.insert(_delivery), rows)

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 from joserfc.jwk import OKPKey
 
 from contract.hub_region import key_server
 from usmed.domain.errors import TransportError
 from usmed.domain.region import parse_region
+from usmed.platform import connections
 from usmed.platform.keys import generate_certificate, generate_key, public_key_text
 from usmed.platform.signed_http import Identity, SignedClient
 
@@ -91,6 +93,14 @@ def _client(folder: Path, address: str) -> SignedClient:
     }
     region = parse_region(document, "region.yaml")
     return SignedClient(Identity("near", key), lambda: region, lambda: datetime.now(UTC))
+
+
+def test_a_line_that_is_cut_in_the_middle_of_a_record_broke_off() -> None:
+    error = ssl.SSLError(1, "[SSL: RECORD_LAYER_FAILURE] record layer failure (_ssl.c:2657)")
+    error.reason = "RECORD_LAYER_FAILURE"
+    assert connections.diagnosis(urllib3.exceptions.SSLError(error)) == BROKEN_OFF
+    error.reason = "WRONG_VERSION_NUMBER"
+    assert connections.diagnosis(urllib3.exceptions.SSLError(error)) == NO_TLS
 
 
 def _hospital(hospital_id: str, key: OKPKey, place: dict[str, str]) -> dict[str, Any]:

@@ -43,9 +43,14 @@ class Names:
         """Return what Orthanc would call the study."""
         return orthanc_id(self.number, self.study)
 
+    @property
+    def orthanc_patient(self) -> str:
+        """Return what Orthanc would call the patient."""
+        return orthanc_id(self.number)
+
     def normalised(self, text: str) -> str:
         """Replace these names, and nothing else, by words."""
-        for name in ("number", "study", "series", "sop", "accession", "orthanc_study"):
+        for name in ("number", "study", "series", "sop", "accession", "orthanc_study", "orthanc_patient"):
             text = text.replace(getattr(self, name), f"<{name}>")
         return text
 

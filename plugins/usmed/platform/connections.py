@@ -130,12 +130,16 @@ def extend(response: urllib3.BaseHTTPResponse, end: float) -> None:
         answer.reader.end = end
 
 
+_CUT = {"RECORD_LAYER_FAILURE", "UNEXPECTED_EOF_WHILE_READING"}
+"""What OpenSSL 3.2 and newer call a line that was cut in the middle of a record."""
+
+
 def diagnosis(error: Exception) -> str:
     """Say in plain words why a connection failed."""
     tls = error.args[0] if isinstance(error, urllib3.exceptions.SSLError) and error.args else error
     if isinstance(tls, ssl.SSLCertVerificationError):
         return "its TLS certificate is not the one in the region manifest"
-    if isinstance(tls, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+    if isinstance(tls, ssl.SSLEOFError | ssl.SSLZeroReturnError) or getattr(tls, "reason", None) in _CUT:
         return "the connection broke off"
     if isinstance(tls, ssl.SSLError | urllib3.exceptions.SSLError):
         return "it does not speak TLS as this node does (is it the right port?)"

@@ -85,7 +85,9 @@ class Progress:
         finally:
             with self.changed:
                 self.writers -= 1
-                self.changed.notify_all()
+                if self.broken_off:
+                    # Who waits for instances is told of each already.
+                    self.changed.notify_all()
 
     def break_off(self, reason: str, timeout_s: float) -> bool:
         """Let nothing more of it be written, whatever it waits for; return whether nothing is being written now."""

@@ -219,6 +219,7 @@ def test_a_patient_goes_all_the_way(
     region.deliveries.start()
     browser.until("Gata: nimeni nu mai poate obține nimic", 30)
     region.deliveries.stop(5)
+    assert "Se retrage" not in browser.text(), "the heading follows"
     seen("32-done")
     assert region.holding(consent, 2) == {"keys-1", "keys-2", "keys-3"}
     assert browser.faults() == []

@@ -14,6 +14,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from joserfc.jwk import OKPKey
 
+from usmed.domain.audit import AuditEvent, AuditEventType
 from usmed.domain.canonical import base64url_decode, canonical_json, parse_json, sha256_hex
 from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import NationalNumber, PatientIdentifier, patient_identifier
@@ -334,3 +335,20 @@ def _moment(value: Any) -> datetime:
     if type(value) is not int or not 0 <= value <= _LAST_SECOND:
         raise PeerDataError("an enrolment's times are in whole seconds since 1970")
     return datetime.fromtimestamp(value, UTC)
+
+
+def enrolment_event(enrolment: Enrolment, sender: str, now: datetime) -> AuditEvent:
+    """Return what whoever takes an enrolment in writes down; `sender` brought it."""
+    return AuditEvent(
+        now,
+        AuditEventType.IDENTITY,
+        sender,
+        patient=str(min(enrolment.patient)),
+        detail={
+            "what": "enrolled",
+            "by": enrolment.hospital,
+            "passkeys": len(enrolment.credentials),
+            "revoked": len(enrolment.revoked),
+            "guardian": enrolment.guardian.basis.value if enrolment.guardian else "",
+        },
+    )

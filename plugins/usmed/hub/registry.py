@@ -13,7 +13,14 @@ from sqlalchemy import Connection
 from usmed.domain.audit import AuditEvent, AuditEventType
 from usmed.domain.canonical import canonical_json
 from usmed.domain.consent_record import ConsentRecord, ProofKind, check_attested_numbers, follows, read_record
-from usmed.domain.enrolment import Credential, Enrolment, given_enrolment, one_person_fault, valid_credentials
+from usmed.domain.enrolment import (
+    Credential,
+    Enrolment,
+    enrolment_event,
+    given_enrolment,
+    one_person_fault,
+    valid_credentials,
+)
 from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.region import Hospital, RegionManifest
@@ -122,7 +129,7 @@ class Registry:
                 raise PeerDataError(fault)
             if enrolments.save(connection, enrolment, token):
                 self._on_enrolled(connection, enrolment)
-                append_in(connection, [_enrolled(enrolment, sender, now)])
+                append_in(connection, [enrolment_event(enrolment, sender, now)])
 
     def _credentials(self, number: PatientIdentifier) -> list[Credential]:
         with self._database.read() as connection:
@@ -179,22 +186,6 @@ class Registry:
 
 def _text(resource: Any) -> str:
     return canonical_json(resource).decode("utf-8")
-
-
-def _enrolled(enrolment: Enrolment, by: str, now: datetime) -> AuditEvent:
-    return AuditEvent(
-        now,
-        AuditEventType.IDENTITY,
-        by,
-        patient=str(min(enrolment.patient)),
-        detail={
-            "what": "enrolled",
-            "by": enrolment.hospital,
-            "passkeys": len(enrolment.credentials),
-            "revoked": len(enrolment.revoked),
-            "guardian": enrolment.guardian.basis.value if enrolment.guardian else "",
-        },
-    )
 
 
 def _event(one: StoredConsent, by: str, now: datetime, what: str) -> AuditEvent:

@@ -19,6 +19,7 @@ from usmed.domain.consent_record import ConsentRecord, check_attested_numbers, r
 from usmed.domain.enrolment import (
     Credential,
     Enrolment,
+    enrolment_event,
     given_enrolment,
     one_person_fault,
     valid_credentials,
@@ -230,7 +231,7 @@ class KeyServer:
             if fault := one_person_fault(person_in(connection, enrolment.patient).identifiers, national):
                 raise PeerDataError(fault)
             if self._store.enrol(connection, enrolment, token, now):
-                append_in(connection, [_enrolled(enrolment, sender, now)])
+                append_in(connection, [enrolment_event(enrolment, sender, now)])
 
     def _take_record(self, sender: str, document: Any) -> None:
         now = self._clock()
@@ -289,22 +290,6 @@ def _each[T](items: Iterable[T], take: Callable[[T], None]) -> list[tuple[T, Pee
     return refused
 
 
-def _enrolled(enrolment: Enrolment, sender: str, now: datetime) -> AuditEvent:
-    return AuditEvent(
-        now,
-        AuditEventType.IDENTITY,
-        sender,
-        patient=str(min(enrolment.patient)),
-        detail={
-            "what": "enrolled",
-            "by": enrolment.hospital,
-            "passkeys": len(enrolment.credentials),
-            "revoked": len(enrolment.revoked),
-            "guardian": enrolment.guardian.basis.value if enrolment.guardian else "",
-        },
-    )
-
-
 def _taken(record: ConsentRecord, sender: str, now: datetime) -> AuditEvent:
     consent = record.consent
     return AuditEvent(
@@ -321,4 +306,3 @@ def _taken(record: ConsentRecord, sender: str, now: datetime) -> AuditEvent:
             "sha256": record.digest,
         },
     )
-

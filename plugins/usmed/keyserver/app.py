@@ -1,12 +1,15 @@
 """The key server's HTTP interface, for hospitals and other key servers. The signature guard stands in front of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from wsgiref.types import StartResponse, WSGIEnvironment
 
-from flask import Flask, Response, request
+from werkzeug import Request, Response
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map, Rule
 
 from usmed import __version__
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
@@ -26,6 +29,8 @@ from usmed.platform.metrics import CONTENT_TYPE, ROUTE_KEY, Counter, Metrics
 from usmed.platform.openapi import InvalidRequestError
 from usmed.platform.signed_http import REQUEST_KEY, error_body
 from usmed.platform.storage import StorageError
+
+_log = logging.getLogger(__name__)
 
 OWN_RECORDS = frozenset({"/v1/tickets", "/v1/approvals"})
 
@@ -47,9 +52,39 @@ class Services:
     limit_bytes: int
 
 
-def create_app(services: Services) -> Flask:
+class Interface:
+    """The WSGI application: werkzeug's parts, because a framework around them takes as long as a signature."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self.url_map = Map(merge_slashes=False)
+
+    def add(self, method: str, path: str, view: Callable[[Request], Response]) -> None:
+        """Serve a path."""
+        self.url_map.add(Rule(path, methods=[method], endpoint=view))
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        request = Request(environ)
+        try:
+            rule, _ = self.url_map.bind_to_environ(environ).match(return_rule=True)
+            environ[ROUTE_KEY] = rule.rule
+            response: Response = rule.endpoint(request)
+        except Exception as error:  # noqa: BLE001 - the last line of defence
+            response = _failed(error)
+        self._audit_refusal(request, response.status_code)
+        return response(environ, start_response)
+
+    def _audit_refusal(self, request: Request, status: int) -> None:
+        # A refused ticket and a refused operation have their own records.
+        if status in (400, 403, 404, 405, 413, 415) and request.path not in OWN_RECORDS:
+            _refused(self._services, request, f"{status} {request.method} {request.path}")
+        elif status in (400, 415):
+            _refused(self._services, request, f"{status} {request.path}: malformed")
+
+
+def create_app(services: Services) -> Interface:
     """Build the WSGI application that serves verified requests."""
-    app = Flask(__name__, static_folder=None)
+    app = Interface(services)
 
     def post(path: str, handler: Handler) -> None:
         serve(path, handler, lambda region: region.hospitals, "hospitals")
@@ -62,11 +97,11 @@ def create_app(services: Services) -> Flask:
     ) -> None:
         schema = DESCRIPTION.body_of(path)
 
-        def view() -> Response:
+        def view(request: Request) -> Response:
             caller = callers(services.region()).get(request.environ[REQUEST_KEY].sender)
             if caller is None:
                 if path in OWN_RECORDS:
-                    _refused(services, f"403 {path}: not one of the {kind}")
+                    _refused(services, request, f"403 {path}: not one of the {kind}")
                 return _error(403, "forbidden", f"only {kind} of the region are served here")
             if request.mimetype != "application/json":
                 return _error(415, "not-json", "the body must be application/json")
@@ -74,7 +109,7 @@ def create_app(services: Services) -> Flask:
             DESCRIPTION.check(schema, body)
             return _json(200, handler(caller, body))
 
-        app.add_url_rule(path, endpoint=path, view_func=view, methods=["POST"])
+        app.add("POST", path, view)
 
     def take(sender: Member, body: dict[str, Any]) -> Any:
         return {"problems": services.server.take(sender.id, body["records"], body["enrolments"])}
@@ -117,41 +152,25 @@ def create_app(services: Services) -> Flask:
     )
 
     _add_open_pages(app, services)
-    _add_errors(app)
-
-    @app.after_request
-    def note_route(response: Response) -> Response:
-        if request.url_rule is not None:
-            request.environ[ROUTE_KEY] = request.url_rule.rule
-        return response
-
-    @app.after_request
-    def audit_refusal(response: Response) -> Response:
-        # A refused ticket and a refused operation have their own records.
-        if response.status_code in (400, 403, 404, 405, 413, 415) and request.path not in OWN_RECORDS:
-            _refused(services, f"{response.status_code} {request.method} {request.path}")
-        elif response.status_code in (400, 415):
-            _refused(services, f"{response.status_code} {request.path}: malformed")
-        return response
-
     return app
 
 
-def _add_open_pages(app: Flask, services: Services) -> None:
-    @app.get("/v1/openapi.yaml")
-    def description() -> Response:
+def _add_open_pages(app: Interface, services: Services) -> None:
+    def description(_request: Request) -> Response:
         return Response(DESCRIPTION.text(), content_type="application/yaml")
 
-    @app.get("/metrics")
-    def metrics() -> Response:
+    def metrics(_request: Request) -> Response:
         return Response(services.metrics.text(), content_type=CONTENT_TYPE)
 
-    @app.get("/health")
-    def health() -> Response:
+    def health(_request: Request) -> Response:
         services.audit.head()
         # Degraded, and still at work: an alarm is a person's business, and no reason to refuse patients' care.
         reasons = describe(services.alarms())
         return _json(200, {"status": "degraded" if reasons else "ok", "version": __version__, "reasons": reasons})
+
+    app.add("GET", "/v1/openapi.yaml", description)
+    app.add("GET", "/metrics", metrics)
+    app.add("GET", "/health", health)
 
 
 type Handler = Callable[[Hospital, dict[str, Any]], Any]
@@ -188,17 +207,23 @@ def _state(services: Services, hospital: Hospital, nonce: Any) -> Any:
     return services.approvals.told(services.approvals.state(hospital.id, nonce))
 
 
-def _add_errors(app: Flask) -> None:
-    app.register_error_handler(RefusedError, lambda error: _error(403, error.code, str(error)))
-    app.register_error_handler(InvalidRequestError, lambda error: _error(400, "bad-request", str(error), error.faults))
-    app.register_error_handler(PeerDataError, lambda error: _error(400, "bad-request", str(error)))
-    app.register_error_handler(
-        StorageError, lambda error: _error(503, "unavailable", "the database does not answer; try again later")
-    )
-    app.register_error_handler(HTTPException, _http_error)
+def _failed(error: Exception) -> Response:
+    match error:
+        case RefusedError():
+            return _error(403, error.code, str(error))
+        case InvalidRequestError():
+            return _error(400, "bad-request", str(error), error.faults)
+        case PeerDataError():
+            return _error(400, "bad-request", str(error))
+        case StorageError():
+            return _error(503, "unavailable", "the database does not answer; try again later")
+        case HTTPException():
+            return _http_error(error)
+    _log.error("a request failed", exc_info=error)
+    return _error(500, "internal", "Internal Server Error")
 
 
-def _refused(services: Services, reason: str) -> None:
+def _refused(services: Services, request: Request, reason: str) -> None:
     verified = request.environ.get(REQUEST_KEY)
     agent = verified.sender if verified else request.remote_addr or ""
     event = AuditEvent(services.clock(), AuditEventType.REFUSED, agent, outcome=Outcome.DENIED, reason=reason)

@@ -7,7 +7,16 @@ import pytest
 from usmed.domain.canonical import canonical_json, sha256_hex
 from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import PatientIdentifier
-from usmed.domain.study_record import bucket_of, digests, is_date, parse_study_record, study_record
+from usmed.domain.study_record import (
+    NO_RECORDS,
+    bucket_of,
+    changed_digest,
+    digests,
+    is_date,
+    parse_study_record,
+    record_digest,
+    study_record,
+)
 
 RECORD: dict[str, Any] = {
     "study_instance_uid": "1.2.3",
@@ -72,12 +81,16 @@ def test_all_faults_of_a_record_are_named_at_once() -> None:
         parse_study_record({**RECORD, "study_instance_uid": "x", "study_date": "x"})
 
 
-def test_the_digest_is_that_of_the_canonical_array() -> None:
+def test_the_digest_is_the_exclusive_or_of_the_records() -> None:
     one, two = (study_record(uid, [PatientIdentifier("A", "1")]) for uid in ("1.2.3", "1.2.4"))
     assert bucket_of("1.2.3") == sha256_hex(b"1.2.3")[:2]
-    assert digests([one]) == {bucket_of("1.2.3"): sha256_hex(canonical_json([one.to_json()]))}
+    assert digests([one]) == {bucket_of("1.2.3"): sha256_hex(canonical_json(one.to_json()))}
     assert digests([one, two]) == digests([two, one])
     assert digests([]) == {}
+    both = changed_digest(sha256_hex(canonical_json(one.to_json())), [record_digest(two)])
+    assert int(both, 16) == int.from_bytes(record_digest(one)) ^ int.from_bytes(record_digest(two))
+    # What leaves is as if it had never been there.
+    assert changed_digest(both, [record_digest(one), record_digest(two)]) == NO_RECORDS
 
 
 @pytest.mark.parametrize(

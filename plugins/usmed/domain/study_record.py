@@ -1,9 +1,10 @@
 """What a hospital tells the hub of one study, and how both tell whether they still agree.
 
 Node and hub have to come to the same bytes, so both use this module: a record has one canonical form, a study
-belongs to one of 256 buckets, and a bucket has one digest.
+belongs to one of 256 buckets, and a bucket has one digest, which a record joins or leaves without the others.
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -125,26 +126,37 @@ def bucket_of(study_instance_uid: str) -> str:
     return sha256_hex(study_instance_uid.encode("utf-8"))[:2]
 
 
-def bucket_digest(canonical_records: Iterable[bytes]) -> str:
-    """Return the SHA-256 of the canonical JSON array of one bucket's records.
+def record_digest(record: StudyRecord) -> bytes:
+    """Return the SHA-256 of a record's canonical JSON (RFC 8785)."""
+    return hashlib.sha256(canonical_json(record.to_json())).digest()
+
+
+NO_RECORDS = "0" * 64
+"""The digest of an empty bucket."""
+
+
+def changed_digest(digest: str, records: Iterable[bytes]) -> str:
+    """Return a bucket's digest once these records have joined it, or left it: the exclusive or of all.
+
+    It finds what was lost on the way. It is no proof: who may choose records could make two sets that look the same,
+    but a hospital chooses only its own, which it may announce or not as it likes.
 
     Args:
-        canonical_records: `canonical_json(record.to_json())` of each, sorted by Study Instance UID.
+        digest: 64 hexadecimal digits.
+        records: the `record_digest` of each.
     """
-    return sha256_hex(b"[" + b",".join(canonical_records) + b"]")
+    value = int(digest, 16)
+    for one in records:
+        value ^= int.from_bytes(one)
+    return f"{value:064x}"
 
 
 def digests(records: Iterable[StudyRecord]) -> dict[str, str]:
-    """Return the digest of every bucket that is not empty."""
-    buckets: dict[str, list[StudyRecord]] = {}
+    """Return the digest of every bucket that is not empty. No study may be there twice."""
+    buckets: dict[str, list[bytes]] = {}
     for record in records:
-        buckets.setdefault(bucket_of(record.study_instance_uid), []).append(record)
-    return {
-        bucket: bucket_digest(
-            canonical_json(one.to_json()) for one in sorted(members, key=lambda one: one.study_instance_uid)
-        )
-        for bucket, members in buckets.items()
-    }
+        buckets.setdefault(bucket_of(record.study_instance_uid), []).append(record_digest(record))
+    return {bucket: changed_digest(NO_RECORDS, members) for bucket, members in buckets.items()}
 
 
 def is_date(text: str) -> bool:

@@ -106,7 +106,12 @@ def note_change(connection: Connection, numbers: Collection[PatientIdentifier]) 
     advance = sa.update(state).values(cursor=state.c.cursor + 1).returning(state.c.cursor)
     cursor = connection.execute(advance).scalar_one()
     rows = [{"cursor": cursor, "issuer": one.issuer, "value": one.value} for one in set(numbers)]
-    connection.execute(insert(connection, change).on_conflict_do_nothing(), rows)
+    # Each number once: who has not read this far hears of it from its last place just as well.
+    upsert = insert(connection, change)
+    upsert = upsert.on_conflict_do_update(
+        index_elements=["issuer", "value"], set_={"cursor": upsert.excluded.cursor}
+    )
+    connection.execute(upsert, rows)
 
 
 def changes_since(
@@ -125,7 +130,6 @@ def changes_since(
     rows = connection.execute(
         sa.select(change.c.issuer, change.c.value)
         .where(change.c.cursor > cursor, change.c.cursor <= reached, own)
-        .distinct()
     )
     return sorted(PatientIdentifier(*row) for row in rows), reached
 

@@ -1,19 +1,21 @@
 """Queries on the studies that hospitals have announced."""
 
-import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from itertools import batched, groupby
+from itertools import batched
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from usmed.domain.canonical import canonical_json
 from usmed.domain.consent import StudyFacts
-from usmed.domain.study_record import StudyRecord, bucket_digest, bucket_of
-from usmed.hub.tables import SLICE, chart, insert, study
+from usmed.domain.study_record import NO_RECORDS, StudyRecord, bucket_of, changed_digest, record_digest
+from usmed.hub.tables import SLICE, bucket, chart, insert, study
+
+MODALITY_SEPARATOR = "\\"
+"""As DICOM separates values (PS3.5 §6.2): no modality holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +28,18 @@ class LocatedStudy:
 
 def save(connection: Connection, hospital: str, records: Mapping[StudyRecord, int]) -> set[int]:
     """Store records under their charts; return the charts that their earlier versions were under."""
-    uids = [record.study_instance_uid for record in records]
     left: set[int] = set()
-    for part in batched(uids, SLICE, strict=False):
-        left.update(connection.scalars(sa.select(study.c.chart).where(_of(hospital, part))))
+    buckets = _Buckets(hospital)
+    for part in batched([record.study_instance_uid for record in records], SLICE, strict=False):
+        earlier = sa.select(study.c.chart, study.c.bucket, study.c.digest).where(_of(hospital, part))
+        for row in connection.execute(earlier):
+            left.add(row.chart)
+            buckets.leave(row.bucket, row.digest)
     if records:
         upsert = insert(connection, study)
-        columns = ("chart", "accession_number", "record")
+        columns = ("chart", "accession_number", "study_date", "modalities", "digest")
         upsert = upsert.on_conflict_do_update(
-            index_elements=["hospital", "study_instance_uid"],
+            index_elements=["study_instance_uid", "hospital"],
             set_={column: getattr(upsert.excluded, column) for column in columns},
         )
         rows = [
@@ -44,52 +49,52 @@ def save(connection: Connection, hospital: str, records: Mapping[StudyRecord, in
                 "chart": key,
                 "bucket": bucket_of(record.study_instance_uid),
                 "accession_number": record.accession_number,
-                "record": canonical_json(record.to_json()).decode("utf-8"),
+                "study_date": record.study_date,
+                "modalities": MODALITY_SEPARATOR.join(record.modalities),
+                "digest": buckets.join(bucket_of(record.study_instance_uid), record_digest(record)),
             }
             for record, key in records.items()
         ]
         connection.execute(upsert, rows)
+    buckets.save(connection)
     return left
 
 
 def remove(connection: Connection, hospital: str, uids: Collection[str]) -> tuple[int, set[int]]:
     """Delete studies of one hospital; return how many there were, and the charts they were under."""
     left: set[int] = set()
+    buckets = _Buckets(hospital)
     count = 0
     for part in batched(uids, SLICE, strict=False):
-        gone = connection.scalars(sa.delete(study).where(_of(hospital, part)).returning(study.c.chart)).all()
+        returned = (study.c.chart, study.c.bucket, study.c.digest)
+        gone = connection.execute(sa.delete(study).where(_of(hospital, part)).returning(*returned)).all()
         count += len(gone)
-        left.update(gone)
+        left.update(row.chart for row in gone)
+        for row in gone:
+            buckets.leave(row.bucket, row.digest)
+    buckets.save(connection)
     return count, left
 
 
-def in_bucket(connection: Connection, hospital: str, bucket: str) -> set[str]:
+def in_bucket(connection: Connection, hospital: str, name: str) -> set[str]:
     """Return the Study Instance UIDs of one bucket."""
-    query = sa.select(study.c.study_instance_uid).where(study.c.hospital == hospital, study.c.bucket == bucket)
+    query = sa.select(study.c.study_instance_uid).where(study.c.hospital == hospital, study.c.bucket == name)
     return set(connection.scalars(query))
 
 
 def digests(connection: Connection, hospital: str) -> dict[str, str]:
     """Return the digest of each of a hospital's buckets that is not empty."""
-    query = (
-        sa.select(study.c.bucket, study.c.study_instance_uid, study.c.record)
-        .where(study.c.hospital == hospital)
-        .order_by(study.c.bucket)
-    )
-    rows = connection.execution_options(yield_per=2000).execute(query)
-    # Sorted here, by code point: a database's collation could put "1.10" and "1.9" elsewhere than the node does.
-    return {
-        bucket: bucket_digest(record.encode() for _, record in sorted((row[1], row[2]) for row in group))
-        for bucket, group in groupby(rows, key=lambda row: str(row.bucket))
-    }
+    rows = connection.execute(sa.select(bucket.c.bucket, bucket.c.digest).where(bucket.c.hospital == hospital))
+    return {str(row[0]): str(row[1]) for row in rows}
 
 
 def of_charts(connection: Connection, charts: Iterable[int]) -> list[LocatedStudy]:
     """Return the studies under these charts."""
     found: list[LocatedStudy] = []
     for part in batched(charts, SLICE, strict=False):
-        query = sa.select(study.c.hospital, study.c.chart, study.c.record).where(study.c.chart.in_(part))
-        found += [LocatedStudy(row.chart, _facts(row.hospital, row.record)) for row in connection.execute(query)]
+        columns = (study.c.chart, study.c.study_instance_uid, study.c.hospital, study.c.modalities, study.c.study_date)
+        rows = connection.execute(sa.select(*columns).where(study.c.chart.in_(part)))
+        found += [LocatedStudy(row[0], _facts(*row[1:])) for row in rows]
     return found
 
 
@@ -107,16 +112,63 @@ def _persons(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
     return sa.select(chart.c.person).join_from(study, chart, study.c.chart == chart.c.id).where(condition)
 
 
-def _facts(hospital: str, record: str) -> StudyFacts:
+def _facts(uid: str, hospital: str, modalities: str, day: str) -> StudyFacts:
     # Checked when it came in.
-    document = json.loads(record)
-    day = document["study_date"]
     return StudyFacts(
-        document["study_instance_uid"],
+        uid,
         hospital,
-        frozenset(document["modalities"]),
+        frozenset(modalities.split(MODALITY_SEPARATOR)) if modalities else frozenset(),
         date(int(day[:4]), int(day[4:6]), int(day[6:])) if day else None,
     )
+
+
+class _Buckets:
+    """What changes in the buckets of a hospital's studies. The caller is the only one that changes anything."""
+
+    def __init__(self, hospital: str) -> None:
+        self._hospital = hospital
+        self._counts: Counter[str] = Counter()
+        self._digests: dict[str, list[bytes]] = {}
+
+    def join(self, name: str, digest: bytes) -> bytes:
+        """The record with this digest is stored in a bucket; return the digest."""
+        self._counts[name] += 1
+        self._digests.setdefault(name, []).append(digest)
+        return digest
+
+    def leave(self, name: str, digest: bytes) -> None:
+        """The record with this digest goes, or another one takes its place."""
+        self._counts[name] -= 1
+        self._digests.setdefault(name, []).append(digest)
+
+    def save(self, connection: Connection) -> None:
+        """Store the buckets as they are now; one without studies has no row."""
+        if not self._digests:
+            return
+        of_hospital = bucket.c.hospital == self._hospital
+        query = sa.select(bucket.c.bucket, bucket.c.studies, bucket.c.digest)
+        held = connection.execute(query.where(of_hospital, bucket.c.bucket.in_(self._digests)))
+        before = {row.bucket: (row.studies, row.digest) for row in held}
+        rows, empty = [], []
+        for name, changes in self._digests.items():
+            studies, digest = before.get(name, (0, NO_RECORDS))
+            studies += self._counts[name]
+            if studies:
+                changed = changed_digest(digest, changes)
+                rows.append({"hospital": self._hospital, "bucket": name, "studies": studies, "digest": changed})
+            else:
+                empty.append(name)
+        if empty:
+            connection.execute(sa.delete(bucket).where(of_hospital, bucket.c.bucket.in_(empty)))
+        if rows:
+            upsert = insert(connection, bucket)
+            connection.execute(
+                upsert.on_conflict_do_update(
+                    index_elements=["hospital", "bucket"],
+                    set_={"studies": upsert.excluded.studies, "digest": upsert.excluded.digest},
+                ),
+                rows,
+            )
 
 
 def _of(hospital: str, uids: Iterable[str]) -> sa.ColumnElement[bool]:

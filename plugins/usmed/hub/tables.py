@@ -22,7 +22,11 @@ def _table(name: str, *columns: str | sa.ColumnClause[bool]) -> sa.TableClause:
 chart = _table("chart", "id", "hospital", "key", "birth_date", "sex", "person")
 number = _table("chart_identifier", "chart", "issuer", "value", sa.column("linked", sa.Boolean))
 contradiction = _table("contradiction", "chart", "issuer", "value", "other", "reason", "found")
-study = _table("study", "hospital", "study_instance_uid", "chart", "bucket", "accession_number", "record")
+study = _table(
+    "study",
+    *("hospital", "study_instance_uid", "chart", "bucket", "accession_number", "study_date", "modalities", "digest"),
+)
+bucket = _table("bucket", "hospital", "bucket", "studies", "digest")
 consent = _table(
     "consent",
     *("id", "version", "status", "issuer", "value", "resource", "recorded", "kind", "proved_by"),

@@ -62,7 +62,7 @@ class Server:
         }  # fmt: skip
         command = [sys.executable, "-m", "usmed", "keyserver", "serve"]
         log = (self.folder / f"{self.id}.log").open("a")
-        # A session of its own: gunicorn's worker has to be killed with it.
+        # A session of its own: all of it has to be killed together.
         self.process = subprocess.Popen(command, cwd=self.folder, env=environment, stderr=log, start_new_session=True,
                                         text=True)  # fmt: skip
         log.close()

@@ -539,7 +539,8 @@ def test_slow_callers_do_not_hold_the_federation_port(unharmed: World) -> None:
         assert _answers(unharmed) == 1
         waits.append(time.monotonic() - start)
         print(f"with {len(dripping)} dripping callers: {waits[-1]:.1f} s")
-        assert waits[-1] < 5
+        # A thread that were waited for is not free before a slow caller's patience ends, 20 s.
+        assert waits[-1] < 3
     assert unharmed.a.process is not None
 
 

@@ -1,30 +1,19 @@
-"""The listener for the other hospitals: four routes, every request signed, nothing of Orthanc behind them.
+"""What other hospitals may ask of this one: four routes, every request signed, nothing of Orthanc behind them.
 
-It is a server of its own, so that other hospitals never reach Orthanc's REST API and cannot use up its threads.
+It has a listener of its own, so that other hospitals never reach Orthanc's REST API and cannot use up its threads.
 """
 
 import logging
-import socket
-import ssl
-import threading
-import time
 from collections.abc import Callable, Iterable
-from io import DEFAULT_BUFFER_SIZE
 from typing import Any
-from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
-
-from cheroot.makefile import StreamReader, StreamWriter
-from cheroot.server import HTTPConnection
-from cheroot.ssl.builtin import BuiltinSSLAdapter
-from cheroot.wsgi import Server
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 from usmed.domain.canonical import canonical_json, parse_json
-from usmed.domain.errors import ConfigurationError, PeerDataError, RefusedError, UsmedError
+from usmed.domain.errors import PeerDataError, RefusedError, UsmedError
 from usmed.domain.request_signature import SignedRequest, sign_document
 from usmed.hospital.changes import Changes
 from usmed.hospital.lookup import LOOKUP_PATH
 from usmed.hospital.release import Release
-from usmed.hospital.settings import FederationSettings
 from usmed.hospital.transfer import INSTANCES_PATH, MANIFEST_PATH
 from usmed.platform.deliveries import HOSPITAL_PATH as RECORDS_PATH
 from usmed.platform.signed_http import REQUEST_KEY, STREAM_TYPE, Identity, error_body
@@ -32,10 +21,6 @@ from usmed.platform.signed_http import REQUEST_KEY, STREAM_TYPE, Identity, error
 log = logging.getLogger(__name__)
 
 HEALTH_PATH = "/health"
-REQUEST_S = 10.0
-CROWDED_REQUEST_S = 2.0
-"""How long a request may take to arrive, TLS handshake included; the second while others wait for a thread."""
-
 Refused = Callable[[str, str, str], None]
 """Told of every refusal: remote address, sender (empty if it is not known for certain), reason."""
 _JSON = "application/json"
@@ -104,124 +89,3 @@ class FederationApplication:
 def _answer(start_response: StartResponse, status: str, body: bytes) -> Iterable[bytes]:
     start_response(status, [("Content-Type", _JSON), ("Content-Length", str(len(body)))])
     return [body]
-
-
-class FederationListener:
-    """Serves a WSGI application on the federation port, in threads of its own."""
-
-    def __init__(self, application: WSGIApplication, settings: FederationSettings) -> None:
-        self._server = Server(
-            (settings.ListenAddress, settings.Port),
-            application,
-            # cheroot never starts more than these by itself.
-            numthreads=settings.Threads,
-            max=settings.Threads,
-            server_name="usmed",
-            timeout=20,
-            request_queue_size=128,
-        )
-        self._server.ConnectionClass = _Connection
-        self._server.max_request_header_size = 32 << 10
-        self._server.max_request_body_size = settings.MaximumBodyBytes + 1
-        setattr(self._server, "error_log", _log_error)  # noqa: B010 - cheroot's documented way
-        if settings.TlsCertificateFile:
-            self._server.ssl_adapter = _TlsAdapter(settings.TlsCertificateFile, settings.TlsPrivateKeyFile)
-        self._thread = threading.Thread(target=self._server.serve, name="federation", daemon=True)
-
-    def bind(self) -> None:
-        """Take the port, so that callers wait for `start`.
-
-        Raises:
-            ConfigurationError: the port cannot be bound.
-        """
-        try:
-            self._server.prepare()
-        except OSError as error:
-            address = f"{self._server.bind_addr[0]}:{self._server.bind_addr[1]}"
-            raise ConfigurationError("Usmed.Federation", [f"{address} cannot be used: {error}"]) from error
-
-    def start(self) -> None:
-        """Serve."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop serving."""
-        self._server.stop()
-        self._thread.join(timeout=10)
-
-
-class _TlsAdapter(BuiltinSSLAdapter):
-    """TLS whose handshake is done by the thread that serves the connection.
-
-    cheroot does it in the one thread that accepts: one caller who says nothing would keep all others out.
-    """
-
-    def wrap(self, sock: socket.socket) -> tuple[ssl.SSLSocket, dict[str, str]]:
-        wrapped = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        return wrapped, {"wsgi.url_scheme": "https", "HTTPS": "on"}
-
-
-class _Connection(HTTPConnection):
-    """A connection on which a request has to arrive whole within a time.
-
-    A socket's own timeout begins anew with every byte: callers who send one now and then would hold every thread.
-    """
-
-    def __init__(self, server: Server, sock: socket.socket, makefile: Any = None) -> None:
-        super().__init__(server, sock, _make_file)
-        self._greeted = not isinstance(sock, ssl.SSLSocket)
-
-    def communicate(self) -> bool:
-        """Serve one request; return whether the connection is kept."""
-        crowded = self.server.requests.qsize > 0
-        end = time.monotonic() + (CROWDED_REQUEST_S if crowded else REQUEST_S)
-        if not self._greeted:
-            try:
-                self.socket.settimeout(end - time.monotonic())
-                self.socket.do_handshake()
-            except OSError as error:
-                log.info("federation listener: no TLS with %s: %s", self.remote_addr, type(error).__name__)
-                return False
-            finally:
-                self.socket.settimeout(self.server.timeout)
-            self._greeted = True
-        self.rfile.raw.end = end
-        return bool(super().communicate())  # type: ignore[no-untyped-call]
-
-
-class _DeadlineSocket(socket.SocketIO):
-    """Reads until the moment `end` (monotonic)."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        super().__init__(sock, "r")
-        self._connection = sock
-        self.end = 0.0
-
-    def readinto(self, buffer: Any) -> int | None:
-        left_s = self.end - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError("timed out")
-        usual = self._connection.gettimeout()
-        self._connection.settimeout(left_s)
-        try:
-            return super().readinto(buffer)
-        finally:
-            self._connection.settimeout(usual)
-
-
-class _Reader(StreamReader):
-    """cheroot's reader on a `_DeadlineSocket`."""
-
-    def __init__(self, sock: socket.socket, size: int) -> None:
-        # StreamReader's own __init__ would make a plain SocketIO.
-        super(StreamReader, self).__init__(_DeadlineSocket(sock), size)
-        self.bytes_read = 0
-
-
-def _make_file(sock: socket.socket, mode: str = "r", size: int = DEFAULT_BUFFER_SIZE) -> Any:
-    return _Reader(sock, size) if "r" in mode else StreamWriter(sock, mode, size)
-
-
-def _log_error(message: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
-    # cheroot's own messages can quote what a stranger sent; the first line is enough.
-    log.log(level, "federation listener: %s", message.partition("\n")[0][:200])

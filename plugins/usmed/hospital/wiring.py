@@ -26,7 +26,7 @@ from usmed.hospital.emergencies import Emergencies
 from usmed.hospital.enrolment_pages import Services as EnrolmentServices
 from usmed.hospital.enrolment_pages import create_enrolment_pages
 from usmed.hospital.enrolments import Enrolments
-from usmed.hospital.federation import HEALTH_PATH, FederationApplication, FederationListener
+from usmed.hospital.federation import HEALTH_PATH, FederationApplication
 from usmed.hospital.feed import Feed
 from usmed.hospital.fetch import Fetch
 from usmed.hospital.guest_copies import GuestCopies
@@ -51,6 +51,7 @@ from usmed.platform.audit_log import AUDIT_THREAD, AuditLog
 from usmed.platform.deliveries import Deliveries
 from usmed.platform.delivery_store import DeliveryStore
 from usmed.platform.keys import load_private_key, public_key_text
+from usmed.platform.listener import Listener
 from usmed.platform.nonces import NonceStore
 from usmed.platform.region_file import read_region
 from usmed.platform.region_store import RegionStore, starting_region
@@ -85,7 +86,7 @@ class Node:
     feed: Feed
     arrivals: Arrivals
     pages: Flask
-    listener: FederationListener
+    listener: Listener
     client: SignedClient
     tickets: Tickets
     deliveries: Deliveries
@@ -391,7 +392,16 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         feed=feed,
         arrivals=Arrivals(naming=naming, archive=archive, fetch=fetch),
         pages=pages,
-        listener=FederationListener(guard, settings.Federation),
+        listener=Listener(
+            guard,
+            address=settings.Federation.ListenAddress,
+            port=settings.Federation.Port,
+            threads=settings.Federation.Threads,
+            limit_bytes=limit,
+            certificate_file=settings.Federation.TlsCertificateFile,
+            key_file=settings.Federation.TlsPrivateKeyFile,
+            settings="Usmed.Federation",
+        ),
         client=client,
         tickets=tickets,
         deliveries=deliveries,

@@ -15,7 +15,6 @@ from usmed.hub import charts
 from usmed.hub.consents import StoredConsent
 from usmed.hub.index import Chart
 from usmed.hub.registry import Registry
-from usmed.hub.serve import serve
 from usmed.hub.settings import database_url, region_of
 from usmed.hub.tables import CHAIN
 from usmed.platform.region_store import believed_region
@@ -25,7 +24,7 @@ from usmed.platform.storage import Database, open_database
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands of this module to `usmed`."""
     hub = commands.add_parser("hub", help="start the regional hub", description="Start the regional hub.")
-    hub.set_defaults(run=lambda arguments: serve())
+    hub.set_defaults(run=_serve)
 
     consent = commands.add_parser("consent", help="list consents")
     actions = consent.add_subparsers(required=True, metavar="ACTION")
@@ -42,6 +41,13 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="List the patients that were kept apart because a number they claim is contradicted.",
     )
     contradictions.set_defaults(run=_contradictions)
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    # It takes long to import, which other commands need not pay.
+    from usmed.hub.serve import serve
+
+    serve()
 
 
 @contextmanager

@@ -1,25 +1,44 @@
-"""Starts the hub: checks its settings, then hands the process over to gunicorn."""
+"""Starts the hub: checks everything, then serves over TLS in this process until SIGTERM."""
 
 import os
-import sys
+import signal
+import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
+from usmed import __version__
+from usmed.domain.audit import AuditEvent, AuditEventType
 from usmed.domain.errors import ConfigurationError
+from usmed.domain.region import HUB
 from usmed.hub.settings import load_settings
+from usmed.hub.tables import CHAIN
+from usmed.hub.wsgi import wire
+from usmed.platform.audit_log import AuditLog
+from usmed.platform.environment import REGION_FILE
+from usmed.platform.listener import Listener
+from usmed.platform.region_store import RegionStore
+from usmed.platform.region_watch import RegionWatcher
+from usmed.platform.signed_http import Identity, SignedClient
+from usmed.platform.storage import open_database
 
 CERTIFICATE_FILE = "USMED_TLS_CERTIFICATE_FILE"
 TLS_KEY_FILE = "USMED_TLS_PRIVATE_KEY_FILE"
 PORT = "USMED_HUB_PORT"
 THREADS = "USMED_HUB_THREADS"
+STOP_S = 3.0
+REQUESTS_END_S = 10.0
+"""How long requests that have come may take to end."""
 
 
 def serve() -> None:
-    """Become the hub. Does not return.
+    """Serve until SIGTERM.
 
     Raises:
-        ConfigurationError: a setting is wrong; nothing was started.
+        ConfigurationError: a setting, the key or the region manifest is wrong, or the port is taken; every fault is
+            listed, and nothing was started.
+        StorageError: the database cannot be used.
     """
-    load_settings(os.environ)
+    settings = load_settings(os.environ)
     problems = [
         f"{name} must name a file that can be read (make it with: usmed keys certificate)"
         for name in (CERTIFICATE_FILE, TLS_KEY_FILE)
@@ -27,23 +46,50 @@ def serve() -> None:
     ]
     port, threads = os.environ.get(PORT) or "8443", os.environ.get(THREADS) or "16"
     problems += [
-        f"{name} must be a whole number"
+        f"{name} must be a whole number, at least 1"
         for name, text in ((PORT, port), (THREADS, threads))
-        if not (text.isascii() and text.isdigit())
+        if not (text.isascii() and text.isdigit()) or int(text) == 0
     ]
     if problems:
         raise ConfigurationError("settings of the hub", problems)
-    plugins = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([plugins, os.environ.get("PYTHONPATH", "")])}
-    arguments = [
-        *("--bind", f"0.0.0.0:{port}"),
-        # One process: its audit records share their commits. Threads serve requests side by side.
-        *("--worker-class", "gthread", "--workers", "1", "--threads", threads),
-        *("--certfile", os.environ[CERTIFICATE_FILE], "--keyfile", os.environ[TLS_KEY_FILE]),
-        # A lookup should not pay for a TLS handshake: the nodes' idle connections are kept, and cost no thread.
-        *("--keep-alive", "75"),
-        *("--worker-tmp-dir", "/dev/shm", "--graceful-timeout", "10", "--timeout", "60"),  # noqa: S108 - gunicorn's heartbeat
-        *("--log-level", "warning"),
-        "usmed.hub.wsgi:create_application()",
-    ]
-    os.execve(sys.executable, [sys.executable, "-m", "gunicorn", *arguments], environment)  # noqa: S606 - no shell wanted
+    stopping = threading.Event()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, lambda *_: stopping.set())
+    database = open_database(settings.database_url, [CHAIN])
+    audit = AuditLog(database)
+
+    def clock() -> datetime:
+        return datetime.now(UTC)
+
+    def note(what: str) -> None:
+        detail = {"what": what, "version": __version__}
+        audit.append(AuditEvent(clock(), AuditEventType.APPLICATION, HUB, detail=detail)).wait()
+
+    regions = RegionStore(database, audit, clock, agent=HUB, file=settings.region)
+    watcher = RegionWatcher(regions, Path(os.environ[REGION_FILE]), {})
+    client = SignedClient(Identity(HUB, settings.key), regions.current, clock, connections_per_member=2)
+    wired = wire(settings, database, audit, clock, regions, client.post)
+    listener = Listener(
+        wired.application,
+        address="0.0.0.0",  # noqa: S104 - whom the port is open to, the container or the firewall says
+        port=int(port),
+        threads=int(threads),
+        limit_bytes=settings.limit_bytes,
+        certificate_file=os.environ[CERTIFICATE_FILE],
+        key_file=os.environ[TLS_KEY_FILE],
+        settings="settings of the hub",
+    )
+    listener.bind()
+    note("started")
+    listener.start()
+    watcher.start()
+    wired.deliveries.start()
+    stopping.wait()
+    listener.stop(REQUESTS_END_S)
+    # A delivery under way ends; it is on disk and goes on after the next start.
+    client.close()
+    wired.deliveries.stop(STOP_S)
+    watcher.stop(STOP_S)
+    note("stopped")
+    audit.close()
+    database.close()

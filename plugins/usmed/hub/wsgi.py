@@ -1,15 +1,11 @@
-"""The hub wired together: `gunicorn 'usmed.hub.wsgi:create_application()'` with one worker and threads."""
+"""The hub wired together."""
 
-import atexit
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime
 from typing import Any
 from wsgiref.types import WSGIApplication
 
-from usmed import __version__
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.errors import TransportError
 from usmed.domain.region import HUB
@@ -28,25 +24,20 @@ from usmed.hub.registry import Registry
 from usmed.hub.requests import Requests
 from usmed.hub.resolve import Resolver
 from usmed.hub.services import Services
-from usmed.hub.settings import HubSettings, load_settings
-from usmed.hub.tables import CHAIN
+from usmed.hub.settings import HubSettings
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.deliveries import Deliveries
 from usmed.platform.delivery_store import DeliveryStore
-from usmed.platform.environment import REGION_FILE
 from usmed.platform.nonces import NonceStore
 from usmed.platform.passkeys import Ceremonies
 from usmed.platform.region_store import RegionStore
-from usmed.platform.region_watch import RegionWatcher
-from usmed.platform.signed_http import Identity, Post, SignedClient, SignedGuard
-from usmed.platform.storage import Database, open_database
+from usmed.platform.signed_http import Identity, Post, SignedGuard
+from usmed.platform.storage import Database
 from usmed.platform.unavailable import while_storage_answers
 
 OPEN_PATHS = frozenset({"/health", "/v1/openapi.yaml", "/v1/fhir/metadata"})
 OPEN_POSTS = frozenset({"/v1/region/publish"})
 """What is published carries its own authorization: signatures of the region's administrators."""
-
-STOP_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,41 +46,6 @@ class Wired:
 
     application: WSGIApplication
     deliveries: Deliveries
-
-
-def create_application() -> WSGIApplication:
-    """Build the hub from the environment of this process.
-
-    Raises:
-        ConfigurationError: a setting, the key or the region manifest is wrong; every fault is listed.
-        StorageError: the database cannot be used.
-    """
-    settings = load_settings(os.environ)
-    database = open_database(settings.database_url, [CHAIN])
-    audit = AuditLog(database)
-
-    def clock() -> datetime:
-        return datetime.now(UTC)
-
-    regions = RegionStore(database, audit, clock, agent=HUB, file=settings.region)
-    watcher = RegionWatcher(regions, Path(os.environ[REGION_FILE]), {})
-    client = SignedClient(Identity(HUB, settings.key), regions.current, clock, connections_per_member=2)
-    wired = wire(settings, database, audit, clock, regions, client.post)
-
-    def stop() -> None:
-        # First, so that a delivery under way ends; it is on disk and goes on after the next start.
-        client.close()
-        wired.deliveries.stop(STOP_S)
-        watcher.stop(STOP_S)
-        _note(audit, clock(), "stopped")
-        audit.close()
-        database.close()
-
-    _note(audit, clock(), "started")
-    watcher.start()
-    wired.deliveries.start()
-    atexit.register(stop)
-    return wired.application
 
 
 def build(
@@ -173,7 +129,3 @@ def wire(
     )
     application = while_storage_answers(mounted(guard, portal.wsgi_app, region))
     return Wired(behind(application, settings.proxies), deliveries)
-
-
-def _note(audit: AuditLog, now: datetime, what: str) -> None:
-    audit.append(AuditEvent(now, AuditEventType.APPLICATION, HUB, detail={"what": what, "version": __version__})).wait()

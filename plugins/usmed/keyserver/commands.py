@@ -90,7 +90,7 @@ def _key(arguments: argparse.Namespace) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    # gunicorn takes a second to import, which other commands need not pay.
+    # It takes long to import, which other commands need not pay.
     from usmed.keyserver.serve import serve
 
     serve()

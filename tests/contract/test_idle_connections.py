@@ -1,4 +1,4 @@
-"""Hub and key server as they run: more silent and slow callers than threads, and members and patients notice nothing."""
+"""Hub and key server as they run: more slow callers than threads, and members and patients notice nothing."""
 
 import http.client
 import socket

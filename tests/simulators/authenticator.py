@@ -33,11 +33,15 @@ class Authenticator:
         self.flags = PRESENT_AND_VERIFIED
         self._key = ec.generate_private_key(ec.SECP256R1())
 
+    @property
+    def public_key(self) -> bytes:
+        """Return its public key, a COSE_Key (RFC 9053)."""
+        return cbor.encode(dict(ES256.from_cryptography_key(self._key.public_key())))
+
     def create(self, options: dict[str, Any], **client: Any) -> dict[str, Any]:
         """Answer `navigator.credentials.create`."""
         public = options["publicKey"]
-        key = cbor.encode(dict(ES256.from_cryptography_key(self._key.public_key())))
-        attested = bytes(16) + struct.pack(">H", len(self.id)) + self.id + key
+        attested = bytes(16) + struct.pack(">H", len(self.id)) + self.id + self.public_key
         data = self._data(public["rp"]["id"], self.flags | ATTESTED) + attested
         statement = cbor.encode({"fmt": "none", "attStmt": {}, "authData": data})
         content = self._client("webauthn.create", public["challenge"], client)

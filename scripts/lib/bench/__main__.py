@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import dicom, federation, memory, tickets
+from bench import dicom, federation, memory, patients, tickets
 from bench.measure import Report, say
 from bench.nodes import BenchError
 
@@ -21,9 +21,10 @@ MEASURES = {
     "pull": federation.pull,
     "small": federation.small,
     "tickets": tickets.tickets,
+    "patients": patients.patients,
     "memory": memory.memory,
 }
-RUNS = {"intake": 5, "find": 7, "move": 5, "lookup": 5, "pull": 3, "small": 1, "tickets": 5, "memory": 3}
+RUNS = {"intake": 5, "find": 7, "move": 5, "lookup": 5, "pull": 3, "small": 1, "tickets": 5, "patients": 1, "memory": 3}
 """Rounds when none are asked for: all of it in a quarter of an hour on two cores."""
 
 

@@ -1,6 +1,7 @@
 """What a node does with the copies here when a patient's will changed: real key servers, real tables; only the deleting
 itself, which needs an Orthanc, is noted instead of done (e2e `test_withdrawn_copies` does it)."""
 
+import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -319,6 +320,49 @@ def test_what_is_told_while_the_source_is_asked_reaches_the_copy_also_if_nothing
     assert node.waits()
     assert node.check() == {CT: frozenset({"consent-2" if denies else "consent-1"})}
     assert not node.waits()
+
+
+def test_numbers_that_key_servers_do_not_take_together_are_asked_one_by_one(node: Node, servers: Servers) -> None:
+    given(servers, "consent-1")
+    node.copy()
+    wrong = PatientIdentifier(CNP.issuer, "2630615123459")
+    node.pulls.set(CT, identifiers=json.dumps([[one.issuer, one.value] for one in (CNP, wrong)]))
+    # Nobody has two national numbers: key servers say of both together nothing at all.
+    other = servers.record("consent-3", wrong, by="bacau", to="bacau")
+    assert servers.give(records=[withdrawal(servers), other]) == []
+    node.told(withdrawal(servers))
+    with pytest.raises(NoTicketError) as caught:
+        node.tickets.fresh({CNP, wrong}, Staff("ionescu", "md"))
+    assert (caught.value.code, caught.value.nothing_permitted) == ("not-one-person", False)
+    assert node.check() == {CT: frozenset({"consent-1"})}
+    assert not node.waits()
+    assert node.withdrawals.stuck == {}
+
+
+def test_a_number_that_key_servers_do_not_even_take_alone_is_told_once_and_tried_on(
+    node: Node, servers: Servers
+) -> None:
+    given(servers, "consent-1")
+    node.copy()
+    servers.give(records=[withdrawal(servers)])
+    node.told(withdrawal(servers))
+    fresh = node.tickets.fresh
+
+    def not_one(patient: frozenset[PatientIdentifier], staff: Staff) -> Any:
+        raise NoTicketError("not-one-person", "two national numbers")
+
+    node.tickets.fresh = not_one  # type: ignore[method-assign,assignment]
+    for _ in range(3):
+        assert node.check(timedelta(minutes=20)) == {}
+        assert node.waits()
+    assert "two national numbers" in node.withdrawals.stuck[CT]
+    events = [one for one in node.audit.tail() if one["event"] == "retention"]
+    assert [(one["outcome"], one["study_instance_uid"], one["detail"]["what"]) for one in events] == [
+        ("failure", CT, "unchecked")
+    ]
+    node.tickets.fresh = fresh  # type: ignore[method-assign]
+    assert node.check(timedelta(minutes=20)) == {CT: frozenset({"consent-1"})}
+    assert (node.waits(), node.withdrawals.stuck) == (False, {})
 
 
 def test_copies_kept_by_law_are_written_down_once(servers: Servers, database: Database) -> None:

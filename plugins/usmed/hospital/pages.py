@@ -39,12 +39,14 @@ def create_pages(
     emergencies: Emergencies,
     requests: PatientRequests,
     enrolling: Blueprint,
+    stuck: Callable[[], Mapping[str, str]],
     hospital_name: Callable[[str], str],
     refused: Callable[[str, str, str], None],
 ) -> Flask:
     """Return the application; Orthanc's HTTP server mounts it and has authenticated whoever calls.
 
     Args:
+        stuck: why copies that should go, or be checked, cannot, by their Study Instance UID.
         refused: writes a refusal down: from which address, who (nobody that is proved), and why.
     """
     app = Flask(__name__, static_folder=None)
@@ -123,7 +125,7 @@ def create_pages(
 
     @app.get("/status")
     def status() -> Response:
-        return jsonify(Unreachable=dict(lookup.unreachable()), Hub=feed.last_error or "up")
+        return jsonify(Unreachable=dict(lookup.unreachable()), Hub=feed.last_error or "up", CopiesToLookAt=stuck())
 
     def _transfer(row: Any) -> Mapping[str, Any]:
         progress = pulls.progress(row.study_instance_uid)

@@ -362,6 +362,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
                 hospital_name=lambda: name_of(own.id),
             )
         ),
+        stuck=lambda: {**withdrawals.stuck, **copies.stuck},
         hospital_name=name_of,
         refused=refused,
     )

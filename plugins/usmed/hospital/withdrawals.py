@@ -11,12 +11,13 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from usmed.domain.audit import AuditEvent, AuditEventType
+from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.errors import UsmedError
 from usmed.domain.guest_copy import Concerned, GuestCopy, by_patient, may_stay, uncovered
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.pull import State, backoff
-from usmed.domain.ticket import AccessTicket, Staff
+from usmed.domain.ticket import MAXIMUM_IDENTIFIERS, AccessTicket, Staff
+from usmed.domain.ticket_decision import NO_CONSENT, NOT_ONE_PERSON
 from usmed.hospital.changes import Changes
 from usmed.hospital.guest_copies import GuestCopies
 from usmed.hospital.guest_store import Check, GuestStore, Held
@@ -31,12 +32,16 @@ GRANTED_AN_HOUR = 20
 """For how many patients an hour a ticket is asked for here, of those that key servers sign for one hospital: many
 withdrawals at once must not cost care. There a refusal does not count, and a patient counts once an hour."""
 
-KEPT = "kept"
+KEPT, UNCHECKED = "kept", "unchecked"
 US = Staff("usmed", "retention")
 
 
 class NotYetError(UsmedError):
     """It cannot be decided, or not be done, now."""
+
+
+class NotOnePersonError(NotYetError):
+    """Key servers cannot tell whose a number is. That does not pass by itself: a person has to look at it."""
 
 
 class Withdrawals:
@@ -45,6 +50,9 @@ class Withdrawals:
     Args:
         hospital: this one.
         legal_basis: by which law copies are kept; empty: they are deleted.
+
+    Attributes:
+        stuck: why copies cannot be checked, by their Study Instance UID; a person has to look at them.
     """
 
     def __init__(
@@ -70,6 +78,7 @@ class Withdrawals:
         self._granted: dict[frozenset[PatientIdentifier], datetime] = {}
         self._wake = threading.Event()
         self._stopping = False
+        self.stuck: dict[str, str] = {}
         self._thread = threading.Thread(target=self._run, name="withdrawals", daemon=True)
 
     def start(self) -> None:
@@ -106,6 +115,7 @@ class Withdrawals:
             return False
         every = self._guests.copies()
         held = {one.copy.study.study_instance_uid: one for one in every if one.state is not State.LEAVING}
+        self.stuck = {uid: why for uid, why in self.stuck.items() if uid in held}
         for patient in by_patient([one.change for one in due], [one.copy for one in held.values()]):
             checks = [one for one in due if one.change in patient.changes]
             if self._stopping:
@@ -113,6 +123,11 @@ class Withdrawals:
             try:
                 self._check_patient(patient, [held[one.study.study_instance_uid] for one in patient.copies])
                 self._guests.done(checks)
+                concerned = {one.study.study_instance_uid for one in patient.copies}
+                self.stuck = {uid: why for uid, why in self.stuck.items() if uid not in concerned}
+            except NotOnePersonError as error:
+                self._record_stuck(patient, error)
+                self._later(checks, error)
             except UsmedError as error:
                 log.warning("guest copies cannot be checked after a change of consents, tried again: %s", error)
                 self._later(checks, error)
@@ -192,23 +207,78 @@ class Withdrawals:
         tickets: list[AccessTicket] = []
         rest = numbers
         while rest and (not tickets or uncovered(about, tickets)):
-            now = self._clock()
-            self._granted = {who: at for who, at in self._granted.items() if now - at < timedelta(hours=1)}
-            if len(self._granted) >= GRANTED_AN_HOUR and rest not in self._granted:
-                raise NotYetError(f"{GRANTED_AN_HOUR} patients were asked for in an hour: care comes first")
+            if len(rest) > MAXIMUM_IDENTIFIERS:
+                return [*tickets, *self._sign_each(rest)]
             try:
-                ticket = self._tickets.fresh(rest, US)
-            except NoTicketError as error:
-                if not error.nothing_permitted:
-                    raise
+                ticket = self._signed(rest)
+            except NotOnePersonError:
+                return [*tickets, *self._sign_each(rest)]
+            if ticket is None:
                 break
-            self._granted.setdefault(rest, now)
-            if changed := self._changes.overtaken(ticket):
-                raise NotYetError(f"too few key servers know yet that consent {changed} was changed or taken back")
             tickets.append(ticket)
             # Numbers that nobody has proved to be the same person's come one after the other.
             rest = rest - ticket.patient
         return tickets
+
+    def _sign_each(self, numbers: Collection[PatientIdentifier]) -> list[AccessTicket]:
+        """Ask number by number, for those that key servers do not take together.
+
+        Raises:
+            NotOnePersonError: they do not even take one of them alone. What it may permit or deny is not known.
+        """
+        tickets: list[AccessTicket] = []
+        for number in sorted(numbers):
+            if any(number in one.patient for one in tickets):
+                continue
+            if (ticket := self._signed(frozenset({number}))) is not None:
+                tickets.append(ticket)
+        return tickets
+
+    def _signed(self, numbers: frozenset[PatientIdentifier]) -> AccessTicket | None:
+        """Return what key servers sign now for these numbers; None if enough say that nothing is permitted."""
+        now = self._clock()
+        self._granted = {who: at for who, at in self._granted.items() if now - at < timedelta(hours=1)}
+        if len(self._granted) >= GRANTED_AN_HOUR and numbers not in self._granted:
+            raise NotYetError(f"{GRANTED_AN_HOUR} patients were asked for in an hour: care comes first")
+        try:
+            ticket = self._tickets.fresh(numbers, US)
+        except NoTicketError as error:
+            if error.nothing_permitted:
+                return None
+            if error.code in (NOT_ONE_PERSON, NO_CONSENT):
+                # The latter if some of those asked say this and others that: together they say nothing.
+                raise NotOnePersonError(str(error)) from error
+            raise
+        self._granted.setdefault(numbers, now)
+        if changed := self._changes.overtaken(ticket):
+            raise NotYetError(f"too few key servers know yet that consent {changed} was changed or taken back")
+        return ticket
+
+    def _record_stuck(self, patient: Concerned, error: NotOnePersonError) -> None:
+        why = f"it cannot be checked after a change of consents until the patient's numbers are put right: {error}"
+        for copy in patient.copies:
+            uid = copy.study.study_instance_uid
+            if uid in self.stuck:
+                # Once, not at every try.
+                continue
+            log.error("guest copy %s: %s", uid, why)
+            self._audit.append(
+                AuditEvent(
+                    at=self._clock(),
+                    event=AuditEventType.RETENTION,
+                    agent="usmed",
+                    peer=copy.study.source,
+                    patient=str(min(copy.known_by)) if copy.known_by else "",
+                    study_instance_uid=uid,
+                    outcome=Outcome.FAILURE,
+                    reason=why,
+                    detail={
+                        "what": UNCHECKED,
+                        "consents": sorted({one.consent_id for one in patient.changes if one.consent_id}),
+                    },
+                )
+            ).wait()
+            self.stuck = self.stuck | {uid: why}
 
     def _learn_what_changed(self, held: Sequence[Held]) -> None:
         for numbers in sorted({one.copy.known_by for one in held}, key=lambda one: (-len(one), sorted(one))):

@@ -1,6 +1,7 @@
 """Asking a patient for consent from inside the hospital: one open request of a patient, whatever the hub does."""
 
 import base64
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -11,8 +12,9 @@ from werkzeug.test import Client
 
 from usmed.domain.errors import PeerDataError, RefusedError, TransportError
 from usmed.domain.identifiers import Naming, NationalNumber, PatientIdentifier
+from usmed.hospital.circuit import Circuit
 from usmed.hospital.patient_request_pages import create_patient_request_pages, offered
-from usmed.hospital.patient_requests import PatientRequests, RequestState
+from usmed.hospital.patient_requests import AT_ONCE, PatientRequests, RequestState
 from usmed.hospital.store import CHAIN
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.storage import Database, open_database
@@ -71,7 +73,10 @@ def requests(database: Database, audit: AuditLog, hub: Hub) -> PatientRequests:
 
 
 def requests_of(database: Database, audit: AuditLog, hub: Hub, *, possible: bool = True) -> PatientRequests:
-    return PatientRequests(possible=lambda: possible, database=database, client=hub, audit=audit, clock=lambda: NOW)
+    return PatientRequests(
+        possible=lambda: possible, database=database, client=hub, circuit=Circuit(0, lambda: 0.0), audit=audit,
+        clock=lambda: NOW,
+    )  # fmt: skip
 
 
 def test_a_request_says_who_asks_and_not_which_person(requests: PatientRequests, hub: Hub, audit: AuditLog) -> None:
@@ -151,6 +156,58 @@ def test_many_pages_that_look_ask_the_hub_once_in_a_while(requests: PatientReque
     for _ in range(20):
         requests.look(PATIENT)
     assert hub.looked == 1
+
+
+def test_a_hub_that_hangs_is_waited_for_by_few_and_then_by_one(
+    database: Database, audit: AuditLog, hub: Hub
+) -> None:
+    hanging, goes_on, now = threading.Semaphore(0), threading.Event(), [0.0]
+    post = hub.post
+
+    def hang(*rest: Any, **more: Any) -> Any:
+        hanging.release()
+        assert goes_on.wait(30)
+        hub.fault = TransportError("the hub did not answer in time")
+        return post(*rest, **more)
+
+    hub.post = hang  # type: ignore[method-assign]
+    requests = PatientRequests(
+        possible=lambda: True, database=database, client=hub, circuit=Circuit(5, lambda: now[0]), audit=audit,
+        clock=lambda: NOW,
+    )  # fmt: skip
+    numbers = [PatientIdentifier("SPIRIDON", str(one)) for one in range(AT_ONCE + 2)]
+
+    def asks(patient: PatientIdentifier) -> threading.Thread:
+        def ask() -> None:
+            with pytest.raises(TransportError):
+                requests.ask(patient, "Radiologie", "ionescu")
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        return thread
+
+    threads = [asks(one) for one in numbers[:AT_ONCE]]
+    assert all(hanging.acquire(timeout=30) for _ in threads)
+    for patient in (numbers[0], numbers[-1]):
+        with pytest.raises(TransportError, match="just being asked"):
+            requests.ask(patient, "Radiologie", "popa")
+    goes_on.set()
+    for one in threads:
+        one.join(30)
+    # It did not answer: nobody waits for it until it is tried again, and then one.
+    for patient in numbers:
+        with pytest.raises(TransportError, match="away"):
+            requests.ask(patient, "Radiologie", "popa")
+    assert len(hub.asked) == AT_ONCE
+    goes_on.clear()
+    now[0] = 6.0
+    last = asks(numbers[0])
+    assert hanging.acquire(timeout=30)
+    with pytest.raises(TransportError, match="away"):
+        requests.ask(numbers[1], "Radiologie", "popa")
+    goes_on.set()
+    last.join(30)
+    assert len(hub.asked) == AT_ONCE + 1
 
 
 def test_what_the_hub_refuses_is_said_and_recorded(requests: PatientRequests, hub: Hub, audit: AuditLog) -> None:

@@ -2,11 +2,15 @@
 
 The hub takes every request alike, whether anybody has that number or not, and tells only that it was answered; whether
 the patient agreed shows in what the hospital may see then. One request of a patient is open at a time.
+
+Whoever asks holds one of Orthanc's HTTP threads. So few wait for the hub at a time, and one alone where it did not
+answer a moment ago; all others are told at once to try again.
 """
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -17,9 +21,10 @@ import sqlalchemy as sa
 
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.consent import Purpose
-from usmed.domain.errors import PeerDataError, RefusedError, UsmedError
+from usmed.domain.errors import PeerDataError, RefusedError, TransportError, UsmedError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.region import HUB
+from usmed.hospital.circuit import Circuit
 from usmed.hospital.identities import Poster
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.storage import Database
@@ -28,6 +33,9 @@ ASK_PATH, STATE_PATH = "/v1/requests", "/v1/requests/state"
 DEADLINE_S = 5.0
 ASKED_EVERY_S = 3.0
 """How often the hub is asked about one request, however many pages show it."""
+
+AT_ONCE = 4
+"""How many may wait for the hub at a time."""
 
 LONGEST_DEPARTMENT = 64
 ROLE = "staff"
@@ -72,6 +80,7 @@ class PatientRequests:
 
     Args:
         possible: whether the region has a portal now, where patients could answer.
+        circuit: the hub's, which lookups use too.
     """
 
     def __init__(
@@ -80,16 +89,18 @@ class PatientRequests:
         possible: Callable[[], bool],
         database: Database,
         client: Poster,
+        circuit: Circuit,
         audit: AuditLog,
         clock: Callable[[], datetime],
     ) -> None:
         self.possible = possible
         self._database = database
         self._client = client
+        self._circuit = circuit
         self._audit = audit
         self._clock = clock
-        self._asking = threading.Lock()
         self._lock = threading.Lock()
+        self._waiting: set[PatientIdentifier | str] = set()
         self._looked: dict[str, float] = {}
 
     def ask(self, patient: PatientIdentifier, department: str, staff: str) -> PatientRequest:
@@ -103,14 +114,18 @@ class PatientRequests:
         Raises:
             PeerDataError: the department is none.
             RefusedError: the region has no portal; or the hub refuses, with its code.
-            UsmedError: the hub was not reached; ask again.
+            TransportError: the hub was not reached, or is just being asked; ask again.
+            UsmedError: it answered with something unusable, or nothing could be stored; ask again.
         """
         department = department.strip()
         if not 1 <= len(department) <= LONGEST_DEPARTMENT or not department.isprintable():
             raise PeerDataError(f"Department: who asks, in 1 to {LONGEST_DEPARTMENT} characters")
         if not self.possible():
             raise RefusedError("no-portal", "the region has no portal where patients could answer")
-        with self._asking:
+        held = self._held(patient)
+        if held is not None and held.state is RequestState.OPEN:
+            return held
+        with self._turn(patient):
             held = self._held(patient)
             if held is not None and held.state is RequestState.OPEN:
                 return held
@@ -119,7 +134,7 @@ class PatientRequests:
                 held = PatientRequest(str(uuid4()), patient, department, staff, self._clock(), RequestState.UNSENT)
                 self._save(held)
             try:
-                self._client.post(HUB, ASK_PATH, _document(held), deadline_s=DEADLINE_S)
+                self._post(ASK_PATH, _document(held))
             except UsmedError as error:
                 denied = isinstance(error, RefusedError)
                 self._record(held, staff, Outcome.DENIED if denied else Outcome.FAILURE, str(error))
@@ -139,7 +154,8 @@ class PatientRequests:
         if held is None or held.state is not RequestState.OPEN or not self._is_due(held.id):
             return held
         try:
-            answer = self._client.post(HUB, STATE_PATH, {"ids": [held.id]}, deadline_s=DEADLINE_S)
+            with self._turn(held.id):
+                answer = self._post(STATE_PATH, {"ids": [held.id]})
             state = STATES_OF_THE_HUB[answer["states"][held.id]]
         except (UsmedError, KeyError, TypeError):
             return held
@@ -150,6 +166,39 @@ class PatientRequests:
             with self._database.write() as connection:
                 connection.execute(changed)
         return held
+
+    @contextmanager
+    def _turn(self, about: PatientIdentifier | str) -> Iterator[None]:
+        """Be the only one who asks the hub about this, and one of few who ask it anything; waits for nobody.
+
+        Raises:
+            TransportError: somebody does already, or enough do.
+        """
+        with self._lock:
+            if about in self._waiting or len(self._waiting) >= AT_ONCE:
+                raise TransportError("the regional hub is just being asked: try again in a moment")
+            self._waiting.add(about)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting.discard(about)
+
+    def _post(self, path: str, document: Any) -> Any:
+        if not self._circuit.admits(HUB):
+            reason = self._circuit.reason(HUB) or "it did not answer a moment ago"
+            raise TransportError(f"the regional hub is away: try again in a moment ({reason})")
+        try:
+            answer = self._client.post(HUB, path, document, deadline_s=DEADLINE_S)
+        except TransportError as error:
+            self._circuit.failed(HUB, str(error))
+            raise
+        except UsmedError:
+            # It is there.
+            self._circuit.succeeded(HUB)
+            raise
+        self._circuit.succeeded(HUB)
+        return answer
 
     def _is_due(self, id: str) -> bool:
         now = time.monotonic()

@@ -351,7 +351,14 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         feed=feed,
         desk=desk,
         emergencies=Emergencies(tickets=tickets, audit=audit, clock=utc_now, opened=lookup.forget),
-        requests=PatientRequests(possible=has_portal, database=database, client=client, audit=audit, clock=utc_now),
+        requests=PatientRequests(
+            possible=has_portal,
+            database=database,
+            client=client,
+            circuit=hub_circuit,
+            audit=audit,
+            clock=utc_now,
+        ),
         enrolling=create_enrolment_pages(
             EnrolmentServices(
                 enrolments=enrolments,

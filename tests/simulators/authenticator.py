@@ -25,12 +25,14 @@ class Authenticator:
     Attributes:
         origin: where the browser is.
         flags: user presence (1) and user verification (4), WebAuthn §6.1.
+        counter: how often it says that it has signed; one more each time.
     """
 
     def __init__(self, origin: str, credential_id: bytes = b"credential-0001!") -> None:
         self.origin = origin
         self.id = credential_id
         self.flags = PRESENT_AND_VERIFIED
+        self.counter = 0
         self._key = ec.generate_private_key(ec.SECP256R1())
 
     @property
@@ -56,7 +58,8 @@ class Authenticator:
         return self._answer(clientDataJSON=content, authenticatorData=data, signature=signature)
 
     def _data(self, party: str, flags: int) -> bytes:
-        return hashlib.sha256(party.encode()).digest() + struct.pack(">BI", flags, 1)
+        self.counter += 1
+        return hashlib.sha256(party.encode()).digest() + struct.pack(">BI", flags, self.counter)
 
     def _client(self, kind: str, challenge: str, changes: dict[str, Any]) -> bytes:
         content = {"type": kind, "challenge": challenge, "origin": self.origin, "crossOrigin": False, **changes}

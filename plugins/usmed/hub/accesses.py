@@ -18,6 +18,7 @@ from usmed.domain.consent import Purpose
 from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import PatientIdentifier, is_uid
 from usmed.domain.region import Hospital, RegionManifest
+from usmed.domain.shown_text import is_readable
 from usmed.domain.study_record import parse_identifier
 from usmed.hub.tables import SLICE, chart, insert, names, number
 from usmed.platform.audit_log import append_in
@@ -217,7 +218,7 @@ def _row(source: str, document: Any, now: datetime) -> dict[str, Any]:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= LONGEST_TEXT and value.isprintable()
+    return isinstance(value, str) and len(value) <= LONGEST_TEXT and is_readable(value)
 
 
 def _patient(row: dict[str, Any]) -> PatientIdentifier:

@@ -20,6 +20,7 @@ from usmed.domain.consent import Purpose
 from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.region import Hospital, RegionManifest
+from usmed.domain.shown_text import is_readable
 from usmed.hub.invitations import PORTAL
 from usmed.hub.tables import SLICE, changing, names
 from usmed.platform.audit_log import append_in
@@ -209,7 +210,7 @@ def _words(text: str, longest: int) -> str:
         PeerDataError: empty, too long, or with characters that cannot be seen or that turn the line around.
     """
     words = text.strip()
-    if not 1 <= len(words) <= longest or not words.isprintable():
+    if not 1 <= len(words) <= longest or not is_readable(words):
         raise PeerDataError(f"department and role are 1 to {longest} printable characters")
     return words
 

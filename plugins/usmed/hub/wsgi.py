@@ -15,7 +15,7 @@ from usmed.hub.invitations import Invitations
 from usmed.hub.locator import Locator
 from usmed.hub.patients import Patients
 from usmed.hub.portal.app import create_portal
-from usmed.hub.portal.limits import Failures
+from usmed.hub.portal.limits import Counters, Failures
 from usmed.hub.portal.mount import mounted
 from usmed.hub.portal.sessions import Sessions
 from usmed.hub.portal.web import Services as PortalServices
@@ -122,7 +122,8 @@ def wire(
             deliveries=deliveries,
             sessions=Sessions(database, clock),
             ceremonies=Ceremonies(region().name, lambda: region().portal, nonces, clock, scope="portal"),
-            failures=Failures(),
+            failures=Failures(database),
+            counters=Counters(database),
             audit=audit,
             clock=clock,
         )

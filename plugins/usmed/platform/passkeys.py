@@ -19,6 +19,7 @@ from fido2.server import Fido2Server
 from fido2.webauthn import (
     Aaguid,
     AttestedCredentialData,
+    AuthenticatorData,
     CollectedClientData,
     PublicKeyCredentialParameters,
     PublicKeyCredentialRpEntity,
@@ -92,6 +93,7 @@ class Ceremonies:
         """
         challenge = self._taken(response, REGISTER)
         try:
+            _check_frame(response)
             made = self._server().register_complete(_state(challenge), response).credential_data
         except _MALFORMED as error:
             raise PeerDataError(f"the passkey was not registered: {_words(error)}") from error
@@ -139,6 +141,7 @@ class Ceremonies:
             PeerDataError: none of the known, or another challenge.
         """
         try:
+            _check_frame(response)
             return self._server().authenticate_complete(_state(challenge), known, response)
         except _MALFORMED as error:
             raise PeerDataError(f"the passkey's signature does not count: {_words(error)}") from error
@@ -195,6 +198,11 @@ def credential_of(id: bytes, public_key: bytes) -> AttestedCredentialData:
         raise PeerDataError("this is no passkey's public key") from error
 
 
+def counter_of(response: Any) -> int:
+    """Return how often a passkey says that it has signed, in an answer that was checked (WebAuthn Level 2 §6.1.1)."""
+    return int(AuthenticatorData(base64url_decode(response["response"]["authenticatorData"])).counter)
+
+
 def public_key_of(credential: AttestedCredentialData) -> bytes:
     """Return a passkey's public key in COSE form (RFC 9052 §7)."""
     return cbor.encode(dict(credential.public_key))
@@ -206,6 +214,12 @@ def origin_of(address: str) -> str:
     usual = {"https": 443, "http": 80}.get(parts.scheme)
     port = f":{parts.port}" if parts.port and parts.port != usual else ""
     return f"{parts.scheme}://{parts.hostname}{port}"
+
+
+def _check_frame(response: Any) -> None:
+    """Make sure that no other site shows ours in a frame (WebAuthn Level 2 §5.8.1, crossOrigin)."""
+    if CollectedClientData(base64url_decode(response["response"]["clientDataJSON"])).cross_origin:
+        raise ValueError("It was made in a frame of another site.")
 
 
 def _state(challenge: bytes) -> Mapping[str, Any]:

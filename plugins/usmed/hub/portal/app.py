@@ -129,7 +129,9 @@ def _mark(services: Services) -> str:
 
 def _find_session(services: Services) -> None:
     """Find whose session it is. One of a passkey that does not count any more ends."""
-    token = request.cookies.get(SESSION, "")
+    tokens = request.cookies.getlist(SESSION)
+    # A browser has one. Where two come, somebody has put one beside it.
+    token = tokens[0] if len(tokens) == 1 else ""
     found = services.sessions.find(token, used=POLL not in request.headers) if token else None
     if found is None:
         return
@@ -171,8 +173,9 @@ def _add_static(app: Flask) -> None:
 def _add_refusals(app: Flask, services: Services) -> None:
     def sorry(error: Sorry) -> Response:
         # Whoever goes on and on fills no disk with it.
-        again = error.status == 429 and not services.too_many.first(whose(), services.clock())
-        if error.status != 404 and not again:
+        again = error.status in (404, 429) and not services.said.first(f"{error.status} {whose()}", services.clock())
+        # What is not there is nothing to write down, but where somebody is logged in: it may be another's.
+        if not again and (error.status != 404 or g.session is not None):
             services.refused(f"{error.word}: {error}")
         return problem(error.status, error.word, say(g.language, error.word, **error.values))
 

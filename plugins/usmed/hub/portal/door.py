@@ -9,7 +9,18 @@ from flask import Flask, Response, g, redirect, request, url_for
 from usmed.domain.enrolment import Credential
 from usmed.domain.errors import PeerDataError
 from usmed.hub.portal.person import credentials_with, find_person
-from usmed.hub.portal.web import Services, Sorry, check_failures, enter, failed, json_answer, json_body, leave, page
+from usmed.hub.portal.web import (
+    Services,
+    Sorry,
+    check_counter,
+    check_failures,
+    enter,
+    failed,
+    json_answer,
+    json_body,
+    leave,
+    page,
+)
 from usmed.platform.passkeys import credential_of, public_key_of
 
 
@@ -51,6 +62,7 @@ def add(app: Flask, services: Services) -> None:
         except Sorry:
             failed(services)
             raise
+        check_counter(services, used.credential_id, response)
         credential = Credential(used.credential_id, public_key_of(used))
         national = services.region().national_number
         with services.database.read() as connection:

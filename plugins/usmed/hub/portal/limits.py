@@ -1,40 +1,83 @@
-"""How often somebody may fail: counted by address, in memory, and bounded."""
+"""How often somebody may fail, and how often a passkey has signed: on disk, and bounded."""
 
 import ipaddress
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from usmed.domain.canonical import sha256_hex
+from usmed.hub.tables import insert
+from usmed.platform.storage import Database
 
 WINDOW = timedelta(minutes=10)
 MOST_FAILURES = 20
 MOST_ADDRESSES = 10_000
 
+_failure = sa.table("portal_failure", *map(sa.column, ("who", "failures", "ends")))
+_counter = sa.table("portal_counter", *map(sa.column, ("passkey", "signatures")))
+
 
 class Failures:
-    """Failures of the last minutes. Only they count: many patients may enrol behind one address of a hospital."""
+    """Failures of the last minutes. Only they count: many patients may enrol behind one address of a hospital.
+
+    On disk, so that a restart gives nobody new tries; who it was, only as SHA-256.
+    """
 
     def __init__(
-        self, window: timedelta = WINDOW, most: int = MOST_FAILURES, addresses: int = MOST_ADDRESSES
+        self, database: Database, window: timedelta = WINDOW, most: int = MOST_FAILURES, kept: int = MOST_ADDRESSES
     ) -> None:
-        self._window, self._most, self._addresses = window, most, addresses
-        self._lock = threading.Lock()
-        self._seen: OrderedDict[str, deque[datetime]] = OrderedDict()
+        self._database, self._window, self._most, self._kept = database, window, most, kept
 
     def too_many(self, key: str, now: datetime) -> bool:
-        """Tell whether somebody has to wait."""
-        with self._lock:
-            times = self._seen.get(key, deque())
-            while times and now - times[0] >= self._window:
-                times.popleft()
-            return len(times) >= self._most
+        """Tell whether somebody has to wait: until a window after the first of these failures."""
+        mine = sa.select(_failure.c.failures).where(_failure.c.who == _digest(key), _failure.c.ends > _seconds(now))
+        with self._database.read() as connection:
+            return int(connection.scalar(mine) or 0) >= self._most
 
     def add(self, key: str, now: datetime) -> None:
         """Count one more."""
-        with self._lock:
-            self._seen.setdefault(key, deque(maxlen=self._most)).append(now)
-            self._seen.move_to_end(key)
-            while len(self._seen) > self._addresses:
-                self._seen.popitem(last=False)
+        row = {"who": _digest(key), "failures": 1, "ends": _seconds(now + self._window)}
+        more = {"failures": _failure.c.failures + 1}
+        oldest = sa.select(_failure.c.who).order_by(_failure.c.ends.desc(), _failure.c.who).offset(self._kept)
+        with self._database.write() as connection:
+            connection.execute(sa.delete(_failure).where(_failure.c.ends <= _seconds(now)))
+            connection.execute(
+                insert(connection, _failure).values(row).on_conflict_do_update(index_elements=["who"], set_=more)
+            )
+            rest = connection.scalars(oldest.limit(self._kept)).all()
+            if rest:
+                connection.execute(sa.delete(_failure).where(_failure.c.who.in_(rest)))
+
+
+class Counters:
+    """How often each passkey says that it has signed: one that counts backwards may be a copy (WebAuthn §7.2, 21).
+
+    Passkeys that phones keep in step with each other say 0 for ever, which is taken.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def accept(self, credential_id: bytes, signatures: int) -> bool:
+        """Note what a passkey says that signed; return whether that is more than it said before.
+
+        Args:
+            credential_id: of a passkey that a hospital has enrolled, and whose signature was checked.
+            signatures: the counter that it signed.
+        """
+        passkey = credential_id.hex()
+        row = {"passkey": passkey, "signatures": signatures}
+        with self._database.write() as connection:
+            if signatures == 0:
+                held = sa.select(_counter.c.signatures).where(_counter.c.passkey == passkey)
+                return connection.scalar(held) is None
+            wanted = insert(connection, _counter).values(row)
+            newer = wanted.on_conflict_do_update(
+                index_elements=["passkey"], set_=row, where=_counter.c.signatures < signatures
+            )
+            return connection.execute(newer.returning(_counter.c.passkey)).first() is not None
 
 
 class Once:
@@ -65,3 +108,11 @@ def network_of(address: str) -> str:
     except ValueError:
         return ""
     return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else str(parsed)
+
+
+def _digest(key: str) -> str:
+    return sha256_hex(key.encode("utf-8", "replace"))
+
+
+def _seconds(moment: datetime) -> int:
+    return int(moment.timestamp())

@@ -4,6 +4,7 @@ A session is that of a passkey, not of a person: whose it is, is looked up anew 
 was reported is out at once.
 """
 
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ LONGEST = timedelta(hours=8)
 DRAFT_LIFE = timedelta(minutes=20)
 MOST_DRAFTS = 20
 """Of one session; a new one then takes the place of the oldest."""
+
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _session = sa.table(
     "portal_session",
@@ -134,6 +137,9 @@ class Sessions:
 
     def draft(self, session: Session, id: str) -> Draft | None:
         """Return a draft of this session; None if it has none such, or it is over."""
+        if not _ID.fullmatch(id):
+            # Not every text can be put to a database.
+            return None
         query = sa.select(_draft).where(
             _draft.c.id == id, _draft.c.session == session.digest, _draft.c.expires > _seconds(self._clock())
         )

@@ -19,7 +19,18 @@ from usmed.hub.invitations import PORTAL
 from usmed.hub.portal.conflicts import limited_by
 from usmed.hub.portal.sessions import Draft
 from usmed.hub.portal.views import in_words, shown_consents
-from usmed.hub.portal.web import Services, Sorry, check_failures, failed, json_answer, json_body, page, person, session
+from usmed.hub.portal.web import (
+    Services,
+    Sorry,
+    check_counter,
+    check_failures,
+    failed,
+    json_answer,
+    json_body,
+    page,
+    person,
+    session,
+)
 from usmed.hub.registry import Kept
 from usmed.platform.delivery_store import Item
 from usmed.platform.passkeys import credential_of
@@ -63,6 +74,7 @@ def add(app: Flask, services: Services) -> None:
         except PeerDataError as error:
             failed(services)
             raise Sorry(400, "sign-failed", reason=str(error)) from error
+        check_counter(services, person().credential.id, response)
         _take(draft, {"document": draft.document, "proof": _proof(response)})
         return json_answer({"next": url_for("consent", id=draft.document["id"])})
 

@@ -17,7 +17,7 @@ from usmed.domain.errors import PeerDataError, UsmedError
 from usmed.domain.region import RegionManifest
 from usmed.hub.accesses import Accesses
 from usmed.hub.invitations import PORTAL, Invitations
-from usmed.hub.portal.limits import Failures, Once, network_of
+from usmed.hub.portal.limits import Counters, Failures, Once, network_of
 from usmed.hub.portal.person import Person
 from usmed.hub.portal.sessions import LONGEST, Session, Sessions
 from usmed.hub.portal.words import say
@@ -25,7 +25,7 @@ from usmed.hub.registry import Registry
 from usmed.hub.requests import Requests
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.deliveries import Deliveries
-from usmed.platform.passkeys import Ceremonies
+from usmed.platform.passkeys import Ceremonies, counter_of
 from usmed.platform.signed_http import error_body
 from usmed.platform.storage import Database
 
@@ -49,11 +49,12 @@ class Services:
     sessions: Sessions
     ceremonies: Ceremonies
     failures: Failures
+    counters: Counters
     audit: AuditLog
     clock: Callable[[], datetime]
     zone: tzinfo = ZONE
     left_out: Once = field(default_factory=lambda: Once(LONGEST))
-    too_many: Once = field(default_factory=Once)
+    said: Once = field(default_factory=Once)
 
     def today(self) -> date:
         """Return the day that it is for patients."""
@@ -189,6 +190,18 @@ def check_failures(services: Services) -> None:
 def failed(services: Services) -> None:
     """Count a failure."""
     services.failures.add(whose(), services.clock())
+
+
+def check_counter(services: Services, credential_id: bytes, response: Any) -> None:
+    """Note the counter of a passkey whose signature was checked.
+
+    Raises:
+        Sorry: it counts backwards.
+    """
+    count = counter_of(response)
+    if not services.counters.accept(credential_id, count):
+        failed(services)
+        raise Sorry(400, "passkey-copied", reason=f"its counter says {count}, which it was before")
 
 
 def whose() -> str:

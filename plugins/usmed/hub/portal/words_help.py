@@ -95,6 +95,12 @@ HELP_WORDS: dict[str, tuple[str, str]] = {
         "Nu cunoaștem această cheie de acces. Dacă tocmai ați creat-o, ghișeul trebuie să o confirme mai întâi.",
         "We do not know this passkey. If you have just made it, the desk has to confirm it first.",
     ),
+    "passkey-copied": (
+        "Telefonul a răspuns ca o copie mai veche a cheii de acces. Nu s-a schimbat nimic. Încercați din nou; dacă se"
+        " repetă, mergeți cu un act de identitate la ghișeul unui spital și cereți o cheie nouă.",
+        "The phone answered like an older copy of the passkey. Nothing has changed. Try again; if it happens once more,"
+        " go to the desk of a hospital with an identity document and ask for a new passkey.",
+    ),
     "passkey-over": (
         "Această cheie de acces nu mai este valabilă. Mergeți cu un act de identitate la ghișeul unui spital.",
         "This passkey does not count any more. Go to the desk of a hospital with an identity document.",
@@ -122,8 +128,8 @@ HELP_WORDS: dict[str, tuple[str, str]] = {
         " “Permissions”.",
     ),
     "request-over": (
-        "La această cerere s-a răspuns deja, sau timpul ei a trecut.",
-        "This request was answered already, or its time is over.",
+        "La această cerere s-a răspuns deja, sau timpul ei a trecut. Ce ați hotărât vedeți la „Permisiuni”.",
+        "This request was answered already, or its time is over. What you decided is under “Permissions”.",
     ),
     "refused": ("Nu se poate. Nu s-a schimbat nimic.", "That cannot be done. Nothing has changed."),
     "refused-bad-code": (

@@ -8,9 +8,9 @@ import pytest
 
 from support.process import eventually
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
-from usmed.domain.errors import RefusedError, TransportError
+from usmed.domain.errors import PeerDataError, RefusedError, TransportError
 from usmed.hospital import access_feed
-from usmed.hospital.access_feed import AccessFeed
+from usmed.hospital.access_feed import KEPT, RETRY, AccessFeed
 from usmed.hospital.store import CHAIN
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.storage import Database, open_database
@@ -27,6 +27,8 @@ class Hub:
         self.requests: list[int] = []
         self.fault: Exception | None = None
         self.never: set[int] = set()
+        self.problems: dict[int, bool] = {}
+        self.now = NOW
 
     def post(self, member_id: str, path: str, document: Any, *, deadline_s: float, limit_bytes: int = 0) -> Any:
         assert (member_id, path) == ("hub", "/v1/accesses")
@@ -36,8 +38,12 @@ class Hub:
             raise self.fault
         if any(one["sequence"] in self.never for one in accesses):
             raise RefusedError("bad-request", "hub: $.accesses")
-        self.taken |= {one["sequence"]: one for one in accesses}
-        return {"taken": len(accesses)}
+        problems = [
+            {"place": place, "reason": "not now", "again": self.problems[one["sequence"]]}
+            for place, one in enumerate(accesses) if one["sequence"] in self.problems
+        ]  # fmt: skip
+        self.taken |= {one["sequence"]: one for one in accesses if one["sequence"] not in self.problems}
+        return {"taken": len(accesses) - len(problems), "problems": problems}
 
 
 @pytest.fixture
@@ -60,7 +66,9 @@ def hub() -> Hub:
 
 
 def feed_of(database: Database, hub: Hub, *, wanted: bool = True) -> AccessFeed:
-    return AccessFeed(wanted=lambda: wanted, database=database, client=hub)
+    return AccessFeed(
+        hospital="iasi", wanted=lambda: wanted, database=database, client=hub, clock=lambda: hub.now
+    )
 
 
 @pytest.fixture
@@ -184,14 +192,97 @@ def test_one_that_the_hub_never_takes_does_not_hold_up_the_others(log: AuditLog,
     assert hub.requests == []
 
 
-def test_if_the_hub_takes_none_they_wait_until_it_does(log: AuditLog, feed: AccessFeed, hub: Hub) -> None:
+def set_aside(log: AuditLog) -> list[int]:
+    found = [one for one in log.tail(100) if one["event"] == "feed"]
+    assert all(one["outcome"] == "failure" and one["reason"] for one in found)
+    return [one["detail"]["record"] for one in found]
+
+
+def test_if_the_hub_takes_none_they_wait_until_it_does_and_hold_up_nothing(
+    log: AuditLog, feed: AccessFeed, hub: Hub, database: Database
+) -> None:
     sequences = {release(log), release(log, study="1.2.4")}
     hub.never = set(sequences)
-    with pytest.raises(RefusedError):
-        feed.send()
-    hub.never = set()
     everything(feed)
-    assert set(hub.taken) == sequences
+    later = release(log, study="1.2.5")
+    everything(feed)
+    assert set(hub.taken) == {later}
+    hub.never, hub.now = set(), NOW + RETRY
+    # Also after a restart.
+    everything(feed_of(database, hub))
+    assert set(hub.taken) == sequences | {later}
+    assert set_aside(log) == []
+
+
+def test_a_single_one_that_the_hub_calls_malformed_is_set_aside_in_the_end(
+    log: AuditLog, feed: AccessFeed, hub: Hub
+) -> None:
+    bad = release(log)
+    hub.never = {bad}
+    everything(feed)
+    tries = len(hub.requests)
+    everything(feed)
+    assert len(hub.requests) == tries
+    hub.now = NOW + KEPT - RETRY
+    everything(feed)
+    assert (len(hub.requests), set_aside(log)) == (tries + 1, [])
+    hub.now = NOW + KEPT
+    everything(feed)
+    assert set_aside(log) == [bad]
+    hub.requests.clear()
+    hub.now = NOW + 2 * KEPT
+    everything(feed)
+    assert hub.requests == []
+
+
+def test_what_the_hub_may_take_later_is_kept_and_what_it_never_takes_is_set_aside_at_once(
+    log: AuditLog, feed: AccessFeed, hub: Hub
+) -> None:
+    ahead, wrong, good = release(log), release(log, study="1.2.4"), release(log, study="1.2.5")
+    hub.problems = {ahead: True, wrong: False}
+    everything(feed)
+    assert set(hub.taken) == {good}
+    assert set_aside(log) == [wrong]
+    hub.problems, hub.now = {}, NOW + RETRY
+    everything(feed)
+    assert set(hub.taken) == {good, ahead}
+
+
+def test_how_many_wait_is_bounded(
+    log: AuditLog, feed: AccessFeed, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access_feed, "MOST_WAITING", 2)
+    sequences = [release(log, study=f"1.2.{number}") for number in range(3)]
+    hub.problems = dict.fromkeys(sequences, True)
+    everything(feed)
+    assert set_aside(log) == sequences[2:]
+    hub.problems, hub.now = {}, NOW + RETRY
+    everything(feed)
+    assert set(hub.taken) == set(sequences[:2])
+
+
+@pytest.mark.parametrize("answer", [None, {}, {"problems": [{}]}, {"problems": [{"place": 9, "reason": "", "again": 1}]}])
+def test_a_malformed_answer_takes_nothing(log: AuditLog, feed: AccessFeed, hub: Hub, answer: Any) -> None:
+    sequence, honest = release(log), hub.post
+    hub.post = lambda *_given, **_more: answer  # type: ignore[method-assign]
+    with pytest.raises(PeerDataError):
+        feed.send()
+    hub.post = honest  # type: ignore[method-assign]
+    everything(feed)
+    assert set(hub.taken) == {sequence}
+
+
+def test_an_emergency_is_told_when_it_was_opened_and_not_before(log: AuditLog, feed: AccessFeed, hub: Hub) -> None:
+    for what in ("asked for", "agreed to", "opened"):
+        detail = {"what": what, "asked_by": "ionescu", "ticket": "t", "granted_for": PATIENT}
+        event = AuditEvent(NOW, AuditEventType.EMERGENCY, "popa", reason="polytrauma", detail=detail)
+        sequence = log.append(event).wait()
+    everything(feed)
+    told = {
+        "sequence": sequence, "at": int(NOW.timestamp()), "patient": PATIENT, "recipient": "iasi", "role": "",
+        "purpose": "ETREAT", "study_instance_uid": "", "consents": [],
+    }  # fmt: skip
+    assert hub.taken == {sequence: told}
 
 
 def test_without_a_portal_nothing_is_told_and_later_everything(log: AuditLog, database: Database, hub: Hub) -> None:
@@ -203,7 +294,9 @@ def test_without_a_portal_nothing_is_told_and_later_everything(log: AuditLog, da
 
 
 def test_it_runs_by_itself_and_starting_it_waits_for_nobody(log: AuditLog, database: Database, hub: Hub) -> None:
-    feed = AccessFeed(wanted=lambda: True, database=database, client=hub, poll_s=0.05)
+    feed = AccessFeed(
+        hospital="iasi", wanted=lambda: True, database=database, client=hub, clock=lambda: NOW, poll_s=0.05
+    )
     hub.fault = TransportError("the hub is away")
     feed.start()
     sequence = release(log)

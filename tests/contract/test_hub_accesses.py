@@ -84,10 +84,10 @@ def test_what_is_sent_again_is_there_once_also_at_once(region: Region) -> None:
     documents = [access(region, n) for n in range(40)]
     assert send(region, *documents) == 40
     assert send(region, *reversed(documents), access(region, 40)) == 41
-    iasi, taken = region.manifest.hospitals["iasi"], list[int]()
+    iasi, problems = region.manifest.hospitals["iasi"], list[Any]()
     more = [access(region, n) for n in range(30, 90)]
-    together(6, lambda number: taken.append(accesses(region).take(iasi, more if number % 2 else more[::-1])))
-    assert taken == [60] * 6
+    together(6, lambda number: problems.append(accesses(region).take(iasi, more if number % 2 else more[::-1])))
+    assert problems == [[]] * 6
     assert len(accesses(region).of([OWN], limit=500)) == 90
 
 
@@ -115,13 +115,13 @@ def test_a_source_names_its_own_patients_only(region: Region) -> None:
     (event,) = [one for one in region.audit.tail() if one["detail"].get("what") == "accesses"]
     assert (event["agent"], event["outcome"]) == ("iasi", "partial")
     assert event["detail"] == {"what": "accesses", "taken": 2, "left_out": 3}
-    assert event["reason"] == "3 of patients whom iasi has no number of"
+    assert event["reason"] == "3 of a patient whom iasi has no number of"
 
 
 def test_who_never_had_a_patient_invents_no_access_by_the_national_number(region: Region) -> None:
     region.feed("iasi", study("1.1", ("SF-SPIRIDON", "7"), ("RO-CNP", CNP)))
     assert send(region, access(region, 1, NATIONAL), hospital="suceava") == 0
-    assert region.audit.tail()[-1]["reason"] == "1 of patients whom suceava has no number of"
+    assert region.audit.tail()[-1]["reason"] == "1 of a patient whom suceava has no number of"
     assert send(region, access(region, 1, NATIONAL)) == 1
     assert [one.source for one in accesses(region).of([NATIONAL, OWN])] == ["iasi"]
 
@@ -167,6 +167,45 @@ def test_one_that_is_wrong_does_not_hold_up_the_others(region: Region, changes: 
 def test_what_is_dated_in_the_future_is_left_out(region: Region) -> None:
     now = int(region.clock().timestamp())
     assert send(region, access(region, 1, at=now + 60), access(region, 2, at=now + 61)) == 1
+
+
+def test_the_sender_is_told_which_were_not_taken_and_whether_to_try_again(region: Region) -> None:
+    now = int(region.clock().timestamp())
+    documents = [
+        access(region, 1), access(region, 2, at=now + 61), access(region, 3, NATIONAL), access(region, 4, role="a\nb"),
+    ]  # fmt: skip
+    answer = region.post("iasi", PATH, {"accesses": documents})
+    assert answer["taken"] == 1
+    assert [(one["place"], one["again"]) for one in answer["problems"]] == [(1, True), (2, True), (3, False)]
+    assert "clocks" in answer["problems"][0]["reason"]
+    # The patient is announced meanwhile, and the clocks agree.
+    region.feed("iasi", study("1.1", ("SF-SPIRIDON", "7"), ("RO-CNP", CNP)))
+    region.clock.advance(60)
+    assert region.post("iasi", PATH, {"accesses": documents[1:3]}) == {"taken": 2, "problems": []}
+
+
+def opened(region: Region, sequence: int, hospital: str = "suceava", **changes: Any) -> dict[str, Any]:
+    emergency = {"purpose": "ETREAT", "recipient": hospital, "study_instance_uid": "", "consents": [], "role": "staff"}
+    return access(region, sequence, NATIONAL, **emergency | changes)
+
+
+def test_an_emergency_that_was_opened_is_there_though_nothing_was_given(region: Region) -> None:
+    # Nobody has announced this patient.
+    assert send(region, opened(region, 1), hospital="suceava") == 1
+    (one,) = accesses(region).of([NATIONAL])
+    assert (one.source, one.recipient, one.purpose, one.study_instance_uid) == ("suceava", "suceava", "ETREAT", "")
+
+
+@pytest.mark.parametrize("changes", [{"recipient": "bacau"}, {"purpose": "TREAT"}, {"consents": ["c"]}])
+def test_a_hospital_says_of_itself_only_that_it_opened_an_emergency(region: Region, changes: dict[str, Any]) -> None:
+    assert send(region, opened(region, 1, **changes), hospital="suceava") == 0
+
+
+def test_how_many_emergencies_a_hospital_says_a_day_is_bounded(region: Region) -> None:
+    assert send(region, *(opened(region, n) for n in range(60)), hospital="suceava") == 50
+    assert send(region, opened(region, 99, "bacau"), hospital="bacau") == 1
+    region.clock.advance(86401)
+    assert send(region, opened(region, 100), hospital="suceava") == 1
 
 
 def test_more_than_five_hundred_at_once_are_refused(region: Region) -> None:

@@ -96,7 +96,7 @@ def test_examples_are_accepted(region: Region) -> None:
     (record,) = DESCRIPTION.document["components"]["schemas"]["StudyRecord"]["examples"]
     region.feed("iasi", record)
     (access,) = DESCRIPTION.document["components"]["schemas"]["AccessRecord"]["examples"]
-    assert region.post("iasi", "/v1/accesses", {"accesses": [access]}) == {"taken": 1}
+    assert region.post("iasi", "/v1/accesses", {"accesses": [access]}) == {"taken": 1, "problems": []}
 
 
 def test_the_reference_names_every_operation() -> None:

@@ -257,6 +257,18 @@ def test_a_request_is_answered_with_no(ana: Patient) -> None:
     assert "Bacau nu poate vedea imaginile mele medicale" in ana.read("/")
 
 
+def test_a_patient_reads_that_emergency_access_was_opened_though_nothing_was_given(ana: Patient) -> None:
+    opened = {
+        "sequence": 7, "at": int(ana.region.clock().timestamp()), "patient": {"issuer": "RO-CNP", "value": CNP},
+        "recipient": "suceava", "role": "", "purpose": "ETREAT", "study_instance_uid": "", "consents": [],
+    }  # fmt: skip
+    assert ana.region.post("suceava", "/v1/accesses", {"accesses": [opened]}) == {"taken": 1, "problems": []}
+    for path in ("/", "/access"):
+        page = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", ana.read(path)))
+        assert "Suceava a deschis accesul de urgență la imaginile dumneavoastră" in page
+        assert "a primit:" not in page
+
+
 # ---- Others ----
 
 

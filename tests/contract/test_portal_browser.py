@@ -93,7 +93,7 @@ def looked(region: PortalRegion, *consents: str) -> None:
              ("medic UPU", "ETREAT", "1.2.6", ())], start=1,
         )
     ]  # fmt: skip
-    assert region.post("iasi", "/v1/accesses", {"accesses": accesses}) == {"taken": 3}
+    assert region.post("iasi", "/v1/accesses", {"accesses": accesses})["taken"] == 3
 
 
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])

@@ -15,6 +15,7 @@ from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.ticket import Staff, emergency_fault
+from usmed.hospital.access_feed import OPENED
 from usmed.hospital.tickets import UNAVAILABLE, NoTicketError, Tickets
 from usmed.platform.audit_log import AuditLog
 
@@ -127,7 +128,7 @@ class Emergencies:
         )
         with self._lock:
             self._known[one.id] = opened
-        self._record(opened, now, staff, "opened")
+        self._record(opened, now, staff, OPENED)
         self._opened()
         return opened
 
@@ -151,6 +152,12 @@ class Emergencies:
                 patient=str(one.patient),
                 outcome=outcome,
                 reason=one.reason,
-                detail={"what": what, "asked_by": one.asked_by, "ticket": one.ticket_id},
+                detail={
+                    "what": what,
+                    "asked_by": one.asked_by,
+                    "ticket": one.ticket_id,
+                    # As in the record of a release: who is told of it needs issuer and value apart.
+                    "granted_for": {"issuer": one.patient.issuer, "value": one.patient.value},
+                },
             )
         ).wait()

@@ -413,7 +413,9 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         client=client,
         tickets=tickets,
         deliveries=deliveries,
-        accesses=AccessFeed(wanted=has_portal, database=database, client=client),
+        accesses=AccessFeed(
+            hospital=own.id, wanted=has_portal, database=database, client=client, clock=utc_now
+        ),
         withdrawals=withdrawals,
     )
 

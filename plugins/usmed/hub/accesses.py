@@ -1,8 +1,10 @@
 """Who had what of a patient's: told by the hospitals that gave it, shown to the patient on the portal.
 
 A source speaks of itself only: whoever sends is the source. It is not proof, which is in the audit logs at both ends.
+A hospital that opens emergency access says that of itself, too: a patient reads it also where nothing was given then.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,6 +30,9 @@ KEPT = timedelta(days=3653)
 """Ten years."""
 
 CLOCK_TOLERANCE = timedelta(seconds=60)
+MOST_EMERGENCIES_A_DAY = 50
+"""How many emergencies one hospital may say a day that it opened; key servers sign fewer."""
+
 PRUNED_EVERY = timedelta(hours=1)
 MOST_CONSENTS = 100
 LONGEST_TEXT = 64
@@ -42,7 +47,7 @@ _access = sa.table("patient_access", *map(sa.column, _COLUMNS.split()))
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One release of one study.
+    """One release of one study; or that a hospital has opened emergency access, whatever was given then.
 
     Attributes:
         id: names it in `Accesses.of`.
@@ -51,6 +56,7 @@ class Access:
         recipient, role: who received it: the hospital, and what the person who asked is there.
         purpose: purpose of use.
         patient: the number it was asked by.
+        study_instance_uid: empty where emergency access was opened; then `source` is who opened it.
         consents: ids of the consents it rested on; none in an emergency.
     """
 
@@ -63,6 +69,20 @@ class Access:
     study_instance_uid: str
     patient: PatientIdentifier
     consents: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One that was not taken.
+
+    Attributes:
+        place: in the list that was sent, from 0.
+        again: whether it may be taken later: a clock is wrong, or the patient was not announced yet.
+    """
+
+    place: int
+    reason: str
+    again: bool
 
 
 class Accesses:
@@ -85,48 +105,56 @@ class Accesses:
         self._kept = kept
         self._pruned_at: datetime | None = None
 
-    def take(self, source: Hospital, documents: Sequence[Any]) -> int:
-        """Keep what a source has given away; return how many of these are held now, also from before.
+    def take(self, source: Hospital, documents: Sequence[Any]) -> list[Problem]:
+        """Keep what a source has given away; return those that are not held now.
 
         Args:
             documents: as `openapi.yaml` has them (AccessRecord). One that is wrong does not hold up the others: it is
-                left out, which is in the audit log. The same one sent again is kept once. Another one under a
+                left out, which the source is told and is in the audit log. The same one sent again is kept once. Another one under a
                 sequence number that was there is kept beside it: a node that was restored from a backup counts
                 anew, and the patient is to hear of what it gives then, too.
         """
         now, hospitals = self._clock(), self._region().hospitals
-        rows, problems = [], []
-        for document in documents:
+        rows: dict[int, dict[str, Any]] = {}
+        problems: list[Problem] = []
+        for place, document in enumerate(documents):
             try:
-                row = _row(source.id, document, now)
+                row = _row(source.id, document)
                 if row["recipient"] not in hospitals:
                     # A patient reads it: an invented name would be taken for a hospital's.
                     raise PeerDataError("recipient is no hospital of the region")
-                rows.append(row)
             except PeerDataError as error:
-                problems.append(str(error))
+                problems.append(Problem(place, str(error), again=False))
+                continue
+            if row["at"] > _time(now + CLOCK_TOLERANCE):
+                problems.append(Problem(place, "at is in the future: check the clocks", again=True))
+            else:
+                rows[place] = row
         with self._database.write() as connection:
-            speakable = self._speakable(connection, source, {_patient(one) for one in rows})
-            foreign = [one for one in rows if _patient(one) not in speakable]
-            if foreign:
-                problems.append(f"{len(foreign)} of patients whom {source.id} has no number of")
-            taken = [one for one in rows if _patient(one) in speakable]
+            told = {place: one for place, one in rows.items() if one["study_instance_uid"]}
+            speakable = self._speakable(connection, source, {_patient(one) for one in told.values()})
+            foreign = [place for place, one in told.items() if _patient(one) not in speakable]
+            problems += [Problem(place, f"of a patient whom {source.id} has no number of", True) for place in foreign]
+            opened = [place for place, one in rows.items() if not one["study_instance_uid"]]
+            over = opened[self._room(connection, source, now) :]
+            problems += [Problem(place, "too many emergencies were opened within a day", True) for place in over]
+            taken = [one for place, one in rows.items() if place not in {*foreign, *over}]
             if taken:
                 # In one order, so that two senders of the same never wait for each other.
                 ordered = sorted(taken, key=lambda one: (one["sequence"], one["sha256"]))
                 connection.execute(insert(connection, _access).on_conflict_do_nothing(), ordered)
             self._prune(connection, now)
-            left_out = len(documents) - len(taken)
+            left_out = len(problems)
             event = AuditEvent(
                 now,
                 AuditEventType.FEED,
                 source.id,
                 outcome=Outcome.PARTIAL if left_out else Outcome.SUCCESS,
-                reason="; ".join(problems[:5]),
+                reason="; ".join([f"{count} {reason}" for reason, count in _counted(problems)][:5]),
                 detail={"what": "accesses", "taken": len(taken), "left_out": left_out},
             )
             append_in(connection, [event])
-        return len(taken)
+        return sorted(problems, key=lambda one: one.place)
 
     def of(self, numbers: Iterable[PatientIdentifier], limit: int = 100, before: int | None = None) -> list[Access]:
         """Return accesses to the studies of a patient with these numbers, the newest first.
@@ -150,6 +178,13 @@ class Accesses:
                 rows = connection.execute(query.order_by(*(one.desc() for one in place)).limit(limit))
                 found += [_read(row) for row in rows]
         return sorted(found, key=lambda one: (one.at, one.id), reverse=True)[:limit]
+
+    def _room(self, connection: Connection, source: Hospital, now: datetime) -> int:
+        """Return how many more emergencies a hospital may say to have opened."""
+        mine = sa.select(sa.func.count()).where(
+            _access.c.source == source.id, _access.c.study_instance_uid == "", _access.c.at > _time(now) - 86400
+        )
+        return max(0, MOST_EMERGENCIES_A_DAY - int(connection.scalar(mine) or 0))
 
     def _speakable(
         self, connection: Connection, source: Hospital, patients: Iterable[PatientIdentifier]
@@ -176,7 +211,11 @@ class Accesses:
             connection.execute(sa.delete(_access).where(_access.c.at < _time(now - self._kept)))
 
 
-def _row(source: str, document: Any, now: datetime) -> dict[str, Any]:
+def _counted(problems: Iterable[Problem]) -> list[tuple[str, int]]:
+    return list(Counter(one.reason for one in problems).items())
+
+
+def _row(source: str, document: Any) -> dict[str, Any]:
     """Read one access.
 
     Raises:
@@ -188,13 +227,14 @@ def _row(source: str, document: Any, now: datetime) -> dict[str, Any]:
     sequence, at, purpose = document["sequence"], document["at"], document["purpose"]
     if type(sequence) is not int or not 0 <= sequence <= LARGEST:
         raise PeerDataError("sequence is not a whole number from 0")
-    if type(at) is not int or not 0 <= at <= _time(now + CLOCK_TOLERANCE):
-        raise PeerDataError("at is not a time in seconds, or is in the future: check the clocks")
+    if type(at) is not int or not 0 <= at <= LARGEST:
+        raise PeerDataError("at is not a time in seconds")
     if not isinstance(purpose, str) or purpose not in set(Purpose):
         raise PeerDataError("purpose is none that is known")
-    if not is_uid(document["study_instance_uid"]):
-        raise PeerDataError("study_instance_uid is not a UID")
-    consents = document["consents"]
+    consents, study = document["consents"], document["study_instance_uid"]
+    opened = study == "" and purpose == Purpose.ETREAT and consents == [] and document["recipient"] == source
+    if not opened and not is_uid(study):
+        raise PeerDataError("study_instance_uid is not a UID; only who opens an emergency leaves it empty")
     if not isinstance(consents, list) or len(consents) > MOST_CONSENTS:
         raise PeerDataError(f"consents is a list of at most {MOST_CONSENTS} ids")
     for one in (document["recipient"], *consents):

@@ -72,7 +72,7 @@ def create_fhir(services: Services) -> Blueprint:
         hospital, patient = calling_hospital(services.regions.current()), _patient_of_query()
         numbers = _numbers(services, hospital, patient)
         found = services.patients.accesses.of(numbers, MOST_EVENTS) if numbers else []
-        listed = [one for one in found if hospital.id in (one.source, one.recipient)]
+        listed = [one for one in found if one.study_instance_uid and hospital.id in (one.source, one.recipient)]
         _note(services, hospital, patient, {"what": "accesses read", "count": len(listed)})
         return bundle((audit_event(one), {"mode": "match"}) for one in listed)
 

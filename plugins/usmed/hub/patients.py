@@ -77,7 +77,11 @@ def request_states(patients: Patients, hospital: Hospital, body: dict[str, Any])
 
 def take_accesses(patients: Patients, hospital: Hospital, body: dict[str, Any]) -> Any:
     """Keep what this hospital has given away."""
-    return {"taken": patients.accesses.take(hospital, body["accesses"])}
+    problems = patients.accesses.take(hospital, body["accesses"])
+    return {
+        "taken": len(body["accesses"]) - len(problems),
+        "problems": [{"place": one.place, "reason": one.reason, "again": one.again} for one in problems],
+    }
 
 
 type Operation = Callable[[Patients, Hospital, dict[str, Any]], Any]

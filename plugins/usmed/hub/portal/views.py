@@ -110,6 +110,11 @@ class ShownAccess:
     emergency: bool
     consents: tuple[str, ...]
 
+    @property
+    def opened(self) -> bool:
+        """Tell whether it only says that emergency access was opened."""
+        return not self.access.study_instance_uid
+
 
 def shown_consents(services: Services, person: Person) -> list[ShownConsent]:
     """Return a person's consents, those that speak first, the newest first."""

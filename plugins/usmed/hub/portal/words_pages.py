@@ -183,6 +183,14 @@ PAGE_WORDS: dict[str, tuple[str, str]] = {
     "why": ("Pentru", "For"),
     "given-by": ("De la", "From"),
     "by-consent": ("cu acordul meu", "by my permission"),
+    "opened-emergency": (
+        "a deschis accesul de urgență la imaginile dumneavoastră.",
+        "opened emergency access to your images.",
+    ),
+    "opened-emergency-means": (
+        "Doi angajați ai spitalului au cerut asta. Ce s-a dat atunci, dacă s-a dat ceva, apare în rânduri proprii.",
+        "Two members of its staff asked for it. What was given then, if anything was, stands in lines of its own.",
+    ),
     "without-consent": ("urgență, fără acord", "emergency, without permission"),
     "newest": ("Cele mai noi", "Newest"),
     "older": ("Mai vechi", "Older"),

@@ -20,7 +20,8 @@ from usmed.keyserver.approvals import MOST_PENDING, Approvals
 from usmed.keyserver.settings import KeyServerSettings
 from usmed.keyserver.store import RecordStore
 from usmed.keyserver.wsgi import build
-from usmed.platform.notices import MailServer, Outbox
+from usmed.platform.mail import MailServer
+from usmed.platform.notices import Outbox
 
 __all__ = ["region"]  # a fixture
 

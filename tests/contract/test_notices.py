@@ -13,7 +13,8 @@ from simulators.mail_server import mail_server as running_server
 from support.region import eventually, free_port
 from usmed.domain.errors import ConfigurationError
 from usmed.platform.keys import generate_certificate
-from usmed.platform.notices import GIVE_UP, LONGEST_WAIT_S, MailServer, Notice, Outbox, Postman, mail_server, wait_s
+from usmed.platform.mail import MailServer, mail_server
+from usmed.platform.notices import GIVE_UP, LONGEST_WAIT_S, Notice, Outbox, Postman, wait_s
 from usmed.platform.storage import Database, open_database
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)

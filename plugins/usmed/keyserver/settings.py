@@ -15,7 +15,7 @@ from usmed.domain.errors import ConfigurationError
 from usmed.keyserver.tickets import Rates
 from usmed.platform.environment import DATABASE_URL, REGION_FILE, REGION_POLL_S, setting
 from usmed.platform.keys import encryption_key_file, load_encrypted_key, load_or_make_encryption_key, public_key_text
-from usmed.platform.notices import MailServer, mail_server
+from usmed.platform.mail import MailServer, mail_server
 from usmed.platform.region_file import RegionFile, read_region
 from usmed.platform.region_store import starting_region
 from usmed.platform.region_watch import POLL_S

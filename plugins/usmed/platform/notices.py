@@ -1,36 +1,29 @@
-"""Notices to people by e-mail: queued with what they are about, sent by a thread, again and again until they are taken.
+"""Notices to people: queued with what they are about, sent by a thread, again and again until they are taken.
 
-A notice goes into the database in the same transaction as its cause, so neither is there without the other, and a mail
-server that is down delays no request. E-mail is read on the way: what is medical or secret has no place in a notice.
+A notice goes into the database in the same transaction as its cause, so neither is there without the other, and a
+gateway that is down delays no request. It is read on the way: what is medical or secret has no place in a notice. The
+gateways are in `mail` and `sms`.
 """
 
 import logging
-import smtplib
-import ssl
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.message import EmailMessage
-from email.utils import format_datetime, parseaddr
-from pathlib import Path
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Protocol
 from uuid import uuid4
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 
-from usmed.domain.errors import ConfigurationError
-from usmed.platform.environment import setting
+from usmed.domain.errors import TransportError, UsmedError
 from usmed.platform.storage import Database, StorageError
 
 _log = logging.getLogger(__name__)
 
-HOST, PORT, SECURITY = "USMED_SMTP_HOST", "USMED_SMTP_PORT", "USMED_SMTP_SECURITY"
-SENDER, RECIPIENTS = "USMED_SMTP_FROM", "USMED_SMTP_TO"
-USER, PASSWORD, CA_FILE = "USMED_SMTP_USER", "USMED_SMTP_PASSWORD", "USMED_SMTP_CA_FILE"
-SECURITIES = {"starttls": 587, "tls": 465}
-"""How the line to the mail server is encrypted, with the usual port (RFC 8314). It always is."""
+EMAIL, SMS = "email", "sms"
+"""The ways that there are."""
 
 NETWORK_TIMEOUT_S = 20.0
 POLL_S = 5.0
@@ -38,108 +31,153 @@ LONGEST_WAIT_S = 600.0
 GIVE_UP = timedelta(days=7)
 BATCH = 50
 
-_notice = sa.table("notice", *map(sa.column, ("id", "subject", "body", "queued", "attempts", "failure")))
+FIRST_AGAIN, LONGEST_AGAIN = timedelta(seconds=30), timedelta(hours=8)
+"""How soon a notice to one person is tried again: four times later each time."""
+
+MOST_UNSURE = 3
+"""Tries of a notice to one person after which one that may have gone out is not sent again."""
+
+_COLUMNS = "id subject body queued attempts failure channel recipient due ends"
+_notice = sa.table("notice", *map(sa.column, _COLUMNS.split()))
+_day = sa.table("notice_day", *map(sa.column, ("channel", "day", "tried")))
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What is told to people: one line, and a few."""
+    """What is told to people: one line, and a few.
+
+    Attributes:
+        recipient: whom; empty for those whom the gateway's settings name.
+        channel: by which way.
+        kept: after how long it is given up.
+    """
 
     subject: str
     body: str
+    recipient: str = ""
+    channel: str = EMAIL
+    kept: timedelta = GIVE_UP
 
 
 @dataclass(frozen=True, slots=True)
-class MailServer:
-    """Through which server notices go, and from whom to whom."""
+class Waiting:
+    """A notice that waits: `id` is the same at every try; times are Unix times in seconds."""
 
-    host: str
-    port: int
-    security: str
-    sender: str
-    recipients: tuple[str, ...]
-    user: str = ""
-    password: str = ""
-    ca_file: str = ""
-
-
-def mail_server(environ: Mapping[str, str]) -> MailServer | None:
-    """Read the mail server's settings; None if no host is given.
-
-    Raises:
-        ConfigurationError: listing everything that is wrong.
-    """
-    host = environ.get(HOST, "")
-    if not host:
-        return None
-    problems = []
-    security = environ.get(SECURITY) or "starttls"
-    if security not in SECURITIES:
-        problems.append(f"{SECURITY} must be one of {', '.join(SECURITIES)}")
-    port = environ.get(PORT) or str(SECURITIES.get(security, 587))
-    if not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= 65535:
-        problems.append(f"{PORT} must be a whole number from 1 to 65535")
-    sender = environ.get(SENDER, "")
-    recipients = tuple(one.strip() for one in environ.get(RECIPIENTS, "").split(",") if one.strip())
-    if not _is_address(sender):
-        problems.append(f"{SENDER} must be an e-mail address")
-    if not recipients or not all(map(_is_address, recipients)):
-        problems.append(f"{RECIPIENTS} must be e-mail addresses, with commas between them")
-    user, password, ca_file = environ.get(USER, ""), "", environ.get(CA_FILE, "")
-    try:
-        password = setting(environ, PASSWORD)
-    except ConfigurationError as error:
-        problems.extend(error.problems)
-    if not (user + password).isascii():
-        problems.append(f"{USER} and {PASSWORD}_FILE: smtplib logs in with ASCII only")
-    if bool(user) != bool(password) and not problems:
-        problems.append(f"{USER} and {PASSWORD}_FILE belong together")
-    if ca_file and not Path(ca_file).is_file():
-        problems.append(f"{CA_FILE}: {ca_file} cannot be read")
-    if problems:
-        raise ConfigurationError("settings of the mail server", problems)
-    return MailServer(host, int(port), security, sender, recipients, user, password, ca_file)
+    id: str
+    subject: str
+    body: str
+    recipient: str
+    queued: int
+    attempts: int
+    ends: int
 
 
-def _is_address(text: str) -> bool:
-    name, address = parseaddr(text)
-    return not name and address == text and text.isascii() and text.isprintable() and 0 < text.find("@") < len(text) - 1
+class NotTaken(UsmedError):
+    """A gateway refused one notice, and takes others. `final`: it will never take this one."""
+
+    def __init__(self, reason: str, *, final: bool = False) -> None:
+        super().__init__(reason)
+        self.final = final
+
+
+class OutOfReach(TransportError):
+    """A gateway cannot be used now. `unsure`: the notice under way may have gone out all the same."""
+
+    def __init__(self, reason: str, *, unsure: bool = False) -> None:
+        super().__init__(reason)
+        self.unsure = unsure
+
+
+class Gateway(Protocol):
+    """A way on which notices go out."""
+
+    @property
+    def host(self) -> str:
+        """Return its host, for the log."""
+
+    @property
+    def channel(self) -> str:
+        """Return which notices it takes."""
+
+    @property
+    def most_a_day(self) -> int | None:
+        """Return how many tries there may be in one day (UTC); None for any number."""
+
+    def open(self) -> AbstractContextManager[Callable[[Waiting], None]]:
+        """Give what sends one notice, which raises `NotTaken` or `OutOfReach`."""
 
 
 class Outbox:
-    """Notices that wait. Without a mail server (`wanted` false) nothing is queued."""
+    """Notices that wait. Without a gateway (`wanted` false) nothing is queued."""
 
     def __init__(self, database: Database, *, wanted: bool = True) -> None:
         self._database = database
         self.wanted = wanted
 
-    def put_in(self, connection: sa.Connection, notice: Notice, now: datetime) -> None:
+    def put_in(self, connection: Connection, notice: Notice, now: datetime) -> None:
         """Queue a notice in the caller's transaction."""
         if self.wanted:
-            row = {"id": uuid4().hex, "subject": notice.subject, "body": notice.body, "queued": int(now.timestamp())}
+            row = {
+                "id": uuid4().hex,
+                "subject": notice.subject,
+                "body": notice.body,
+                "queued": _seconds(now),
+                "channel": notice.channel,
+                "recipient": notice.recipient,
+                "ends": _seconds(now + notice.kept),
+            }
             connection.execute(sa.insert(_notice).values(row))
 
     def waiting(self) -> tuple[int, str]:
-        """Return how many notices wait, and what the mail server last said to one that was tried."""
+        """Return how many notices wait, and what the gateway last said to one that was tried."""
         with self._database.read() as connection:
             count = connection.scalar(sa.select(sa.func.count()).select_from(_notice))
             query = sa.select(_notice.c.failure).where(_notice.c.failure != "")
             failure = connection.scalar(query.order_by(_notice.c.attempts.desc()).limit(1))
         return int(count or 0), str(failure or "")
 
+    def troubled(self, connection: Connection, channel: str, recipient: str) -> bool:
+        """Tell whether a notice to somebody was tried, and waits for another try."""
+        query = sa.select(_notice.c.id).where(*_to(channel, recipient), _notice.c.failure != "")
+        return connection.execute(query.limit(1)).first() is not None
+
+    def forget(self, connection: Connection, channel: str, recipient: str) -> None:
+        """Take out what waits for somebody, in the caller's transaction."""
+        connection.execute(sa.delete(_notice).where(*_to(channel, recipient)))
+
+
+def _to(channel: str, recipient: str) -> tuple[sa.ColumnElement[bool], ...]:
+    return _notice.c.channel == channel, _notice.c.recipient == recipient
+
+
+def _nobody_asks(_connection: Connection, _recipient: str, _delivered: bool) -> None:
+    return None
+
 
 class Postman:
-    """A thread that brings waiting notices to the mail server, in order, and waits longer after each failure."""
+    """A thread that brings waiting notices to a gateway, in order, and waits longer after each failure.
+
+    Args:
+        settled: told how a notice to one person ended, in the transaction that ends it: `(connection, recipient,
+            delivered)`.
+    """
 
     def __init__(
-        self, database: Database, server: MailServer, clock: Callable[[], datetime], *, poll_s: float = POLL_S
+        self,
+        database: Database,
+        gateway: Gateway,
+        clock: Callable[[], datetime],
+        *,
+        poll_s: float = POLL_S,
+        settled: Callable[[Connection, str, bool], None] = _nobody_asks,
     ) -> None:
         self._database = database
-        self._server = server
+        self._gateway = gateway
         self._clock = clock
         self._poll_s = poll_s
+        self._settled = settled
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="notices", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"notices by {gateway.channel}", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -157,84 +195,105 @@ class Postman:
                 _log.warning("notices are not sent: %s", error)
 
     def _deliver(self) -> bool:
-        """Send what waits; return false if the mail server could not be used, or took none of it."""
-        with self._database.read() as connection:
-            # A notice that the server never takes must not stand before the others.
-            ordered = sa.select(_notice).order_by(_notice.c.attempts, _notice.c.queued, _notice.c.id)
-            rows = connection.execute(ordered.limit(BATCH)).all()
+        """Send what is due; return false if the gateway could not be used, or took none of it."""
+        rows = self._due()
         if not rows:
             return True
-        sent = 0
+        sent = tried = 0
         try:
-            with self._connected() as connection_to_server:
+            with self._gateway.open() as send:
                 for row in rows:
                     if self._stop.is_set():
                         break
+                    tried += 1
                     try:
-                        connection_to_server.send_message(self._message(row))
-                    except smtplib.SMTPServerDisconnected:
-                        raise
-                    except (smtplib.SMTPResponseException, smtplib.SMTPRecipientsRefused) as error:
-                        # This one was refused; the server still talks to us.
-                        self._failed([row], error)
-                        connection_to_server.rset()
+                        send(row)
+                    except NotTaken as error:
+                        self._failed([row], str(error), final=error.final)
                         continue
                     self._sent(row)
                     sent += 1
-        except (smtplib.SMTPException, OSError, ValueError) as error:
-            self._failed(rows[sent:], error)
+        except OutOfReach as error:
+            # Before the first one was tried, none of them got anywhere.
+            self._failed(rows[tried - 1 : tried] if tried else rows, str(error), unsure=error.unsure)
             return False
         return sent > 0
 
-    @contextmanager
-    def _connected(self) -> Any:
-        server = self._server
-        context = ssl.create_default_context(cafile=server.ca_file or None)
-        if server.security == "tls":
-            connection: smtplib.SMTP = smtplib.SMTP_SSL(
-                server.host, server.port, timeout=NETWORK_TIMEOUT_S, context=context
-            )
-        else:
-            connection = smtplib.SMTP(server.host, server.port, timeout=NETWORK_TIMEOUT_S)
-        with connection:
-            if server.security == "starttls":
-                # Raises where the server offers none: nothing is ever sent in the clear (RFC 3207 §6).
-                connection.starttls(context=context)
-            if server.user:
-                connection.login(server.user, server.password)
-            yield connection
+    def _due(self) -> list[Waiting]:
+        now, most = self._clock(), BATCH
+        with self._database.read() as connection:
+            if self._gateway.most_a_day is not None:
+                query = sa.select(_day.c.tried).where(*self._today(now))
+                most = min(BATCH, self._gateway.most_a_day - int(connection.scalar(query) or 0))
+            if most <= 0:
+                return []
+            mine = (_notice.c.channel == self._gateway.channel, _notice.c.due <= _seconds(now))
+            # A notice that is never taken must not stand before the others.
+            ordered = sa.select(_notice).where(*mine).order_by(_notice.c.attempts, _notice.c.queued, _notice.c.id)
+            return [
+                Waiting(row.id, row.subject, row.body, row.recipient, row.queued, row.attempts, row.ends)
+                for row in connection.execute(ordered.limit(most))
+            ]
 
-    def _message(self, row: Any) -> EmailMessage:
-        message = EmailMessage()
-        message["Subject"] = row.subject
-        message["From"] = self._server.sender
-        message["To"] = ", ".join(self._server.recipients)
-        message["Date"] = format_datetime(datetime.fromtimestamp(row.queued, UTC))
-        # The same whenever it is sent again, so that a reader sees one message (RFC 5322 §3.6.4).
-        message["Message-ID"] = f"<{row.id}@{self._server.sender.rpartition('@')[2]}>"
-        message["Auto-Submitted"] = "auto-generated"
-        message.set_content(row.body)
-        return message
+    def _today(self, now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+        return _day.c.channel == self._gateway.channel, _day.c.day == _day_of(now)
 
-    def _sent(self, row: Any) -> None:
+    def _count(self, connection: Connection) -> None:
+        if self._gateway.most_a_day is None:
+            return
+        now = self._clock()
+        connection.execute(sa.delete(_day).where(_day.c.channel == self._gateway.channel, _day.c.day < _day_of(now)))
+        counted = sa.update(_day).where(*self._today(now)).values(tried=_day.c.tried + 1)
+        if not connection.execute(counted).rowcount:
+            row = {"channel": self._gateway.channel, "day": _day_of(now), "tried": 1}
+            connection.execute(sa.insert(_day).values(row))
+            return
+        tried = connection.scalar(sa.select(_day.c.tried).where(*self._today(now)))
+        if tried == self._gateway.most_a_day:
+            _log.error("%s was given %d notices today, the most: the rest waits", self._gateway.host, tried)
+
+    def _sent(self, row: Waiting) -> None:
         with self._database.write() as connection:
+            self._count(connection)
             connection.execute(sa.delete(_notice).where(_notice.c.id == row.id))
+            if row.recipient:
+                self._settled(connection, row.recipient, True)
 
-    def _failed(self, rows: Any, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}"[:200]
-        _log.warning("%d notice(s) wait, the mail server %s: %s", len(rows), self._server.host, reason)
-        oldest = int((self._clock() - GIVE_UP).timestamp())
+    def _failed(self, rows: Sequence[Waiting], reason: str, *, final: bool = False, unsure: bool = False) -> None:
+        reason = reason[:200]
+        _log.warning("%d notice(s) wait, %s: %s", len(rows), self._gateway.host, reason)
+        now = self._clock()
         with self._database.write() as connection:
             for row in rows:
+                self._count(connection)
                 mine = _notice.c.id == row.id
-                if row.queued < oldest:
-                    _log.error("a notice was not taken for %d days and is given up: %s", GIVE_UP.days, row.subject)
+                personal = row.recipient != ""
+                again = now + (again_after(row.attempts) if personal else timedelta())
+                over = row.ends < _seconds(again) if personal else row.ends < _seconds(now)
+                if over or (personal and (final or (unsure and row.attempts + 1 >= MOST_UNSURE))):
+                    # Of a notice to one person not even the subject: it says who has an account.
+                    _log.error("a notice was not taken and is given up: %s", "to a person" if personal else row.subject)
                     connection.execute(sa.delete(_notice).where(mine))
+                    if personal:
+                        self._settled(connection, row.recipient, False)
                 else:
-                    values = {"attempts": row.attempts + 1, "failure": reason}
+                    values = {"attempts": row.attempts + 1, "failure": reason, "due": _seconds(again)}
                     connection.execute(sa.update(_notice).where(mine).values(values))
 
 
 def wait_s(failures: int, poll_s: float) -> float:
     """Return how long to wait before the next look: twice as long after each failure, ten minutes at most."""
     return min(poll_s * float(1 << min(failures, 20)), max(LONGEST_WAIT_S, poll_s))
+
+
+def again_after(attempts: int) -> timedelta:
+    """Return how long a notice to one person waits after a try that failed; `attempts` were before it."""
+    return min(FIRST_AGAIN * 4 ** min(attempts, 10), LONGEST_AGAIN)
+
+
+def _day_of(now: datetime) -> int:
+    return _seconds(now) // 86400
+
+
+def _seconds(moment: datetime) -> int:
+    return int(moment.timestamp())

@@ -13,12 +13,15 @@ from werkzeug.test import Client, TestResponse
 from support.signed_region import new_key, sign_region
 from usmed.domain.canonical import canonical_json, parse_json
 from usmed.domain.consent_record import attest, consent_document
+from usmed.domain.errors import TransportError
 from usmed.domain.region import HUB, RegionManifest
 from usmed.domain.region_chain import follow
 from usmed.domain.request_signature import ANSWER_HEADER, sign_request, verify_answer
+from usmed.hub.contacts import Contacts
 from usmed.hub.settings import HubSettings
 from usmed.hub.tables import CHAIN
-from usmed.hub.wsgi import build
+from usmed.hub.telling import Herald
+from usmed.hub.wsgi import wire
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.keys import public_key_text
 from usmed.platform.region_file import RegionFile
@@ -75,6 +78,8 @@ class Region:
     audit: AuditLog
     client: Client
     said: dict[str, dict[str, Any]] = field(default_factory=dict)
+    contacts: Contacts = field(init=False)
+    herald: Herald = field(init=False)
 
     def authorization(self, signer: str, path: str, body: bytes, **changes: Any) -> str:
         """Sign a request; `changes` are other arguments of `sign_request`."""
@@ -162,9 +167,17 @@ def attested(
     return {"document": document, "proof": proof}
 
 
+def _nobody(member_id: str, path: str, document: Any, *, deadline_s: float, limit_bytes: int) -> Any:
+    raise TransportError(f"{member_id} is not asked")
+
+
 @contextmanager
-def running_region(database_url: str) -> Iterator[Region]:
-    """Start a hub with three hospitals."""
+def running_region(database_url: str, **gateways: Any) -> Iterator[Region]:
+    """Start a hub with three hospitals.
+
+    Args:
+        gateways: `mail` and `sms` of its settings; without them nobody is told of anything.
+    """
     keys = {name: OKPKey.generate_key("Ed25519", private=True) for name in (HUB, *HOSPITALS)}
     document = {
         "version": 1,
@@ -192,11 +205,13 @@ def running_region(database_url: str) -> Iterator[Region]:
     database = open_database(database_url, [CHAIN])
     audit = AuditLog(database)
     file = RegionFile(manifest, signed)
-    settings = HubSettings(database_url, file, keys[HUB], LIMIT_BYTES)
+    settings = HubSettings(database_url, file, keys[HUB], LIMIT_BYTES, **gateways)
     regions = RegionStore(database, audit, clock, agent=HUB, file=file)
-    client = Client(build(settings, database, audit, clock, regions))
+    wired = wire(settings, database, audit, clock, regions, _nobody)
+    region = Region(manifest, keys, clock, database, audit, Client(wired.application))
+    region.contacts, region.herald = wired.contacts, wired.herald
     try:
-        yield Region(manifest, keys, clock, database, audit, client)
+        yield region
     finally:
         audit.close()
         database.close()

@@ -64,8 +64,14 @@ class PortalRegion(Region):
 
 
 @contextmanager
-def running_portal_region(servers: Servers, new_database_url: Callable[[], str]) -> Iterator[PortalRegion]:
-    """Start a hub in the key servers' region, with hospitals that people would recognise."""
+def running_portal_region(
+    servers: Servers, new_database_url: Callable[[], str], **gateways: Any
+) -> Iterator[PortalRegion]:
+    """Start a hub in the key servers' region, with hospitals that people would recognise.
+
+    Args:
+        gateways: `mail` and `sms` of the hub's settings; without them nobody is told of anything.
+    """
     servers.keys["suceava"] = OKPKey.generate_key("Ed25519", private=True)
     document = region_document(servers.keys) | {"expires": "2100-01-01T00:00:00Z"}
     suceava = {
@@ -93,9 +99,10 @@ def running_portal_region(servers: Servers, new_database_url: Callable[[], str])
         )
     file = RegionFile(servers.manifest, signed)
     regions = RegionStore(database, audit, servers.clock, agent=HUB, file=file)
-    settings = HubSettings(url, file, servers.keys[HUB], LIMIT_BYTES)
+    settings = HubSettings(url, file, servers.keys[HUB], LIMIT_BYTES, **gateways)
     wired = wire(settings, database, audit, servers.clock, regions, region.post_out)
     region.client, region.deliveries = Client(wired.application), wired.deliveries
+    region.contacts, region.herald = wired.contacts, wired.herald
     try:
         yield region
     finally:

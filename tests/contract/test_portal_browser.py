@@ -1,5 +1,6 @@
 """The portal in a real browser: enrol, be asked, permit, see who looked, take back; on a phone and at a desk."""
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,13 +21,18 @@ from support.browser import DESK, PHONE, Browser
 from support.process import eventually, free_port
 from usmed.domain.enrolment import Credential, comparison_code
 from usmed.platform.keys import generate_certificate
+from usmed.platform.mail import MailServer
+from usmed.platform.sms import SmsGateway
 
 ANA, LOCAL = ("RO-CNP", "1630615123457"), ("SF-SPIRIDON", "77")
 
 
 @pytest.fixture
 def region(on_sqlite: Servers, tmp_path: Path) -> Iterator[PortalRegion]:
-    with running_portal_region(on_sqlite, lambda: f"sqlite:///{tmp_path / uuid4().hex}.db") as running:
+    mail = MailServer("mail.example", 587, "starttls", "usmed@regiune.example", ())
+    sms = SmsGateway("https://sms.example/", "POST", (), "form", "to={to}&text={text}")
+    urls = lambda: f"sqlite:///{tmp_path / uuid4().hex}.db"  # noqa: E731
+    with running_portal_region(on_sqlite, urls, mail=mail, sms=sms) as running:
         running.feed(
             "iasi", study("1.2.3", ANA, LOCAL), study("1.2.4", ANA, LOCAL, modality="MR", study_date="20250310"),
             study("1.2.6", ANA, LOCAL, modality="DX", study_date="20250309"),
@@ -276,3 +282,72 @@ def test_without_a_network_the_last_first_page_is_shown_and_says_so(
     site.start()
 
 
+@pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
+def test_a_patient_chooses_where_to_be_told(
+    region: PortalRegion, open_browser: Callable[..., Browser], size: tuple[int, int]
+) -> None:
+    browser, portal = open_browser(size=size), region.manifest.portal
+    wrong: dict[str, list[str]] = {}
+
+    def seen(name: str) -> None:
+        browser.picture(f"portal-notices-{name}")
+        faults = browser.barriers() + [f"{browser.overflow()} px too wide"] * (browser.overflow() > 0)
+        if faults:
+            wrong[name] = faults
+
+    def press(selector: str) -> None:
+        browser.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", browser.one(selector))
+        browser.click(selector)
+
+    def sent() -> str:
+        with region.database.read() as connection:
+            texts = list(connection.exec_driver_sql("SELECT body FROM notice ORDER BY queued, ends").scalars())
+        return re.findall(r"\b\d{6}\b", " ".join(texts))[-1]
+
+    ana = Patient(region, ANA, LOCAL)
+    browser.open(f"{portal}/portal/enrol/{ana.invited()}")
+    press(".button.main")
+    for name, text in (("day", "15"), ("month", "6"), ("year", "1963")):
+        browser.type(name, text)
+    press("button.main")
+    browser.until("Telefonul devine cheia")
+    press("button.main")
+    browser.until("Arătați acest număr")
+    state = region.post("iasi", "/v1/enrolments/state", {"id": ana.invitation})["credential"]
+    ana.bring("iasi", credentials=[Credential(bytes.fromhex(state["id"]), bytes.fromhex(state["public_key"]))])
+    browser.until("Gata, sunteți înscris")
+    press(".button.main")
+    browser.until("Vreți să fiți anunțat")
+    seen("00-home")
+    press(".invite a")
+    browser.until("Prin e-mail")
+    seen("01-none")
+    browser.one("#sms [name=address]").send_keys("0232 123 456")
+    press("#sms .enter button")
+    browser.until("La acest număr nu putem trimite SMS")
+    seen("02-no-number")
+    browser.one("#sms [name=address]").clear()
+    browser.one("#sms [name=address]").send_keys("0722 123 456")
+    press("#sms .enter button")
+    browser.until("Codul din 6 cifre")
+    seen("03-code")
+    assert [one for one in browser.faults() if "400" not in one] == []
+    browser.one("[name=code]").send_keys(f"{(int(sent()) + 1) % 1_000_000:06}")
+    press("#sms .typed button")
+    browser.until("Nu este codul")
+    seen("04-wrong-code")
+    browser.one("[name=code]").send_keys(sent())
+    press("#sms .typed button")
+    browser.until("confirmată")
+    press("#topics [value=looked]")
+    press("#topics button")
+    browser.until("Am reținut")
+    with region.database.write() as connection:
+        connection.exec_driver_sql("UPDATE contact SET failed = 1")
+    browser.open(f"{portal}/portal/notices")
+    browser.until("nu a putut fi trimisă")
+    assert not browser.one("#topics [value=looked]").is_selected()
+    seen("05-confirmed")
+    press("#sms .address .danger")
+    eventually(lambda: "+40" not in browser.text(), 20, "it is gone")
+    assert wrong == {}

@@ -261,6 +261,10 @@ def test_settings(tmp_path: Path) -> None:
     assert one.headers == (("Authorization", "Bearer s3cret"), ("X-Account", "7"))
     assert (one.statuses, one.says, one.most_a_day, one.method) == (frozenset({200, 202}), "queued", 50, "POST")
     assert sms_gateway({}) is None
+    (tmp_path / "url").write_text("https://sms.example/?key=s3cret\n", "utf-8")
+    by_file = sms_gateway({"USMED_SMS_URL_FILE": str(tmp_path / "url"), "USMED_SMS_BODY": JSON})
+    assert by_file is not None
+    assert (by_file.url, by_file.host) == ("https://sms.example/?key=s3cret", "sms.example")
     (tmp_path / "headers").write_text("no header s3cret\n", "utf-8")
     with pytest.raises(ConfigurationError) as caught:
         sms_gateway({**GIVEN, "USMED_SMS_HEADERS_FILE": str(tmp_path / "headers")})

@@ -6,7 +6,8 @@ from string import Formatter
 
 import pytest
 
-from usmed.hub.portal import words_consents, words_help, words_pages
+from usmed.domain.contact import Channel, Topic
+from usmed.hub.portal import words_consents, words_help, words_notices, words_pages
 from usmed.hub.portal.choices import TERMS
 from usmed.hub.portal.kinds import KINDS
 from usmed.hub.portal.views import State
@@ -20,6 +21,8 @@ PAGES = "\n".join(one.read_text("utf-8") for one in FOLDER.joinpath("templates")
 MADE = {
     *(f"state-{one}" for one in State), *(f"term-{one}" for one in TERMS), *(f"form-{one}" for one in KINDS),
     *(f"gone-{one}" for one in (State.OVER, State.WITHDRAWN, State.WITHDRAWING)),
+    *(f"topic-{one}" for one in Topic),
+    *(f"{name}-{one}" for name in ("notices", "address", "code", "fault") for one in Channel),
     *(f"want-{one}{end}" for one in ("permit", "deny", "no-emergency") for end in ("", "-means")),
     *(f"help-{one}{end}" for one in ("what", "passkey", "lost", "new-phone", "consent", "emergency", "withdraw")
       for end in ("", "-text")),
@@ -45,6 +48,7 @@ def test_no_text_is_left_over() -> None:
 
 def test_no_text_is_there_twice() -> None:
     parts = words_consents.CONSENT_WORDS, words_pages.PAGE_WORDS, words_help.HELP_WORDS
+    parts = (*parts, words_notices.NOTICE_WORDS)
     assert sum(map(len, parts)) == len(WORDS)
 
 

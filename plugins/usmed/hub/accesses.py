@@ -17,11 +17,13 @@ from sqlalchemy import Connection
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.canonical import canonical_json, parse_json, sha256_hex
 from usmed.domain.consent import Purpose
+from usmed.domain.contact import Topic
 from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import PatientIdentifier, is_uid
 from usmed.domain.region import Hospital, RegionManifest
 from usmed.domain.shown_text import is_readable
 from usmed.domain.study_record import parse_identifier
+from usmed.hub.causes import Tell, tell_nobody
 from usmed.hub.tables import SLICE, chart, insert, names, number
 from usmed.platform.audit_log import append_in
 from usmed.platform.storage import Database
@@ -90,6 +92,7 @@ class Accesses:
 
     Args:
         kept: how long an access is shown.
+        tell: told of every patient of whom something is new, in the transaction that keeps it.
     """
 
     def __init__(
@@ -98,7 +101,9 @@ class Accesses:
         region: Callable[[], RegionManifest],
         clock: Callable[[], datetime],
         kept: timedelta = KEPT,
+        tell: Tell = tell_nobody,
     ) -> None:
+        self._tell = tell
         self._database = database
         self._region = region
         self._clock = clock
@@ -142,7 +147,9 @@ class Accesses:
             if taken:
                 # In one order, so that two senders of the same never wait for each other.
                 ordered = sorted(taken, key=lambda one: (one["sequence"], one["sha256"]))
-                connection.execute(insert(connection, _access).on_conflict_do_nothing(), ordered)
+                kept = insert(connection, _access).on_conflict_do_nothing()
+                new = kept.returning(_access.c.issuer, _access.c.value, _access.c.purpose)
+                self._tell_of(connection, connection.execute(new, ordered).all())
             self._prune(connection, now)
             left_out = len(problems)
             event = AuditEvent(
@@ -185,6 +192,12 @@ class Accesses:
             _access.c.source == source.id, _access.c.study_instance_uid == "", _access.c.at > _time(now) - 86400
         )
         return max(0, MOST_EMERGENCIES_A_DAY - int(connection.scalar(mine) or 0))
+
+    def _tell_of(self, connection: Connection, new: Sequence[Any]) -> None:
+        urgent = {PatientIdentifier(row.issuer, row.value) for row in new if row.purpose == Purpose.ETREAT}
+        self._tell(connection, Topic.EMERGENCY, urgent)
+        others = {PatientIdentifier(row.issuer, row.value) for row in new if row.purpose != Purpose.ETREAT}
+        self._tell(connection, Topic.LOOKED, others)
 
     def _speakable(
         self, connection: Connection, source: Hospital, patients: Iterable[PatientIdentifier]

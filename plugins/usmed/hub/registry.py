@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.canonical import canonical_json
 from usmed.domain.consent_record import ConsentRecord, ProofKind, check_attested_numbers, follows, read_record
+from usmed.domain.contact import Topic
 from usmed.domain.enrolment import (
     Credential,
     Enrolment,
@@ -25,6 +26,7 @@ from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.region import Hospital, RegionManifest
 from usmed.hub import charts, consents, enrolments
+from usmed.hub.causes import Tell, tell_nobody
 from usmed.hub.consents import StoredConsent
 from usmed.hub.tables import changing
 from usmed.platform.audit_log import append_in
@@ -60,6 +62,7 @@ class Registry:
 
     Args:
         enrolled: told of every new enrolment, in the transaction that keeps it.
+        tell: told of every patient whose consents or passkeys have changed, likewise.
     """
 
     def __init__(
@@ -68,7 +71,9 @@ class Registry:
         region: Callable[[], RegionManifest],
         clock: Callable[[], datetime],
         enrolled: Callable[[Connection, Enrolment], None] = lambda _connection, _enrolment: None,
+        tell: Tell = tell_nobody,
     ) -> None:
+        self._tell = tell
         self._on_enrolled = enrolled
         self._database = database
         self._region = region
@@ -112,6 +117,8 @@ class Registry:
                     new, version = self._take(connection, record, document["document"]["resource"], sender, now)
                     (patient,) = record.consent.patient
                     taken(connection, Kept(document, patient, record.kind, version, new))
+                    if new:
+                        self._tell(connection, Topic.CONSENT, [patient])
             except PeerDataError as error:
                 problems.append(f"consent: {error}")
         if problems:
@@ -132,6 +139,9 @@ class Registry:
                 raise PeerDataError(fault)
             if enrolments.save(connection, enrolment, token):
                 self._on_enrolled(connection, enrolment)
+                if enrolment.credentials or enrolment.revoked:
+                    # One of the numbers is enough: all are one person's.
+                    self._tell(connection, Topic.PHONE, [min(enrolment.patient)])
                 append_in(connection, [enrolment_event(enrolment, sender, now)])
 
     def _credentials(self, number: PatientIdentifier) -> list[Credential]:

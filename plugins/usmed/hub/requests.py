@@ -17,10 +17,12 @@ from sqlalchemy import Connection
 
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.consent import Purpose
+from usmed.domain.contact import Topic
 from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.region import Hospital, RegionManifest
 from usmed.domain.shown_text import is_readable
+from usmed.hub.causes import Tell, tell_nobody
 from usmed.hub.invitations import PORTAL
 from usmed.hub.tables import SLICE, changing, names
 from usmed.platform.audit_log import append_in
@@ -71,10 +73,17 @@ class Request:
 class Requests:
     """The use cases."""
 
-    def __init__(self, database: Database, region: Callable[[], RegionManifest], clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        region: Callable[[], RegionManifest],
+        clock: Callable[[], datetime],
+        tell: Tell = tell_nobody,
+    ) -> None:
         self._database = database
         self._region = region
         self._clock = clock
+        self._tell = tell
 
     def ask(
         self, hospital: Hospital, *, id: str, patient: PatientIdentifier, purpose: Purpose, department: str, role: str
@@ -124,6 +133,7 @@ class Requests:
                     expires=_time(now + LIFE),
                 )
             )
+            self._tell(connection, Topic.ASKED, [patient])
             append_in(connection, [_event(wanted, now, hospital.id, "asked")])
 
     def states(self, hospital: Hospital, ids: Collection[str]) -> dict[str, State]:

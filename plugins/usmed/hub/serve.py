@@ -12,10 +12,11 @@ from usmed.domain.errors import ConfigurationError
 from usmed.domain.region import HUB
 from usmed.hub.settings import load_settings
 from usmed.hub.tables import CHAIN
-from usmed.hub.wsgi import wire
+from usmed.hub.wsgi import gateways, wire
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.environment import REGION_FILE
 from usmed.platform.listener import Listener
+from usmed.platform.notices import Postman
 from usmed.platform.region_store import RegionStore
 from usmed.platform.region_watch import RegionWatcher
 from usmed.platform.signed_http import Identity, SignedClient
@@ -84,11 +85,20 @@ def serve() -> None:
     listener.start()
     watcher.start()
     wired.deliveries.start()
+    postmen = [
+        Postman(database, gateway, clock, settled=wired.contacts.settled(channel))
+        for channel, gateway in gateways(settings).items()
+    ]
+    if postmen:
+        wired.herald.start()
     stopping.wait()
     listener.stop(REQUESTS_END_S)
     # A delivery under way ends; it is on disk and goes on after the next start.
     client.close()
     wired.deliveries.stop(STOP_S)
+    wired.herald.stop(STOP_S)
+    for postman in postmen:
+        postman.close()
     watcher.stop(STOP_S)
     note("stopped")
     audit.close()

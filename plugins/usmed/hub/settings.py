@@ -10,8 +10,10 @@ from usmed.domain.errors import ConfigurationError
 from usmed.hub.proxies import Networks, read_proxies
 from usmed.platform.environment import DATABASE_URL, REGION_FILE, setting
 from usmed.platform.keys import load_private_key, public_key_text
+from usmed.platform.mail import MailServer, mail_server
 from usmed.platform.region_file import RegionFile, read_region
 from usmed.platform.region_store import starting_region
+from usmed.platform.sms import SmsGateway, sms_gateway
 
 PRIVATE_KEY_FILE = "USMED_PRIVATE_KEY_FILE"
 MAXIMUM_BODY_BYTES = "USMED_MAXIMUM_BODY_BYTES"
@@ -23,13 +25,15 @@ DEFAULT_BODY_BYTES = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class HubSettings:
-    """What the hub runs with."""
+    """What the hub runs with; without a mail server and an SMS gateway, patients get no notices."""
 
     database_url: str
     region: RegionFile
     key: OKPKey
     limit_bytes: int
     proxies: Networks = ()
+    mail: MailServer | None = None
+    sms: SmsGateway | None = None
 
 
 def load_settings(environ: Mapping[str, str]) -> HubSettings:
@@ -52,13 +56,15 @@ def load_settings(environ: Mapping[str, str]) -> HubSettings:
     key = attempt(lambda: load_private_key(_path(environ, PRIVATE_KEY_FILE)))
     limit = attempt(lambda: _limit(environ))
     proxies = attempt(lambda: read_proxies(environ.get(TRUSTED_PROXIES, ""), TRUSTED_PROXIES))
+    mail = attempt(lambda: mail_server(environ, for_administrators=False))
+    sms = attempt(lambda: sms_gateway(environ))
     believed = attempt(lambda: starting_region(url, region)) if url and region else None
     believed = believed or (region.manifest if region else None)
     if believed and key and public_key_text(believed.hub.key) != public_key_text(key):
         problems.append(f"{PRIVATE_KEY_FILE}: its public key {public_key_text(key)} is not the region's hub's")
     if problems or not url or not region or not key or not limit or proxies is None:
         raise ConfigurationError("settings of the hub", problems)
-    return HubSettings(url, region, key, limit, proxies)
+    return HubSettings(url, region, key, limit, proxies, mail, sms)
 
 
 def database_url(environ: Mapping[str, str]) -> str:

@@ -7,10 +7,13 @@ from typing import Any
 from wsgiref.types import WSGIApplication
 
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
+from usmed.domain.contact import Channel
 from usmed.domain.errors import TransportError
 from usmed.domain.region import HUB
 from usmed.hub.accesses import Accesses
 from usmed.hub.app import create_app
+from usmed.hub.causes import note_cause, tell_nobody
+from usmed.hub.contacts import Contacts
 from usmed.hub.invitations import Invitations
 from usmed.hub.locator import Locator
 from usmed.hub.patients import Patients
@@ -25,10 +28,12 @@ from usmed.hub.requests import Requests
 from usmed.hub.resolve import Resolver
 from usmed.hub.services import Services
 from usmed.hub.settings import HubSettings
+from usmed.hub.telling import Herald
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.deliveries import Deliveries
 from usmed.platform.delivery_store import DeliveryStore
 from usmed.platform.nonces import NonceStore
+from usmed.platform.notices import Gateway, Outbox
 from usmed.platform.passkeys import Ceremonies
 from usmed.platform.region_store import RegionStore
 from usmed.platform.signed_http import Identity, Post, SignedGuard
@@ -46,6 +51,8 @@ class Wired:
 
     application: WSGIApplication
     deliveries: Deliveries
+    contacts: Contacts
+    herald: Herald
 
 
 def build(
@@ -57,6 +64,12 @@ def build(
 ) -> WSGIApplication:
     """Put a hub together that answers and brings nothing to anybody."""
     return wire(settings, database, audit, clock, regions, _nobody).application
+
+
+def gateways(settings: HubSettings) -> dict[Channel, Gateway]:
+    """Return the ways on which people can be told."""
+    found: dict[Channel, Gateway | None] = {Channel.EMAIL: settings.mail, Channel.SMS: settings.sms}
+    return {channel: gateway for channel, gateway in found.items() if gateway is not None}
 
 
 def _nobody(member_id: str, path: str, document: Any, *, deadline_s: float, limit_bytes: int) -> Any:
@@ -74,12 +87,16 @@ def wire(
     """Put the hub together from its parts; `post` is how it reaches the others."""
     region = regions.current
     deliveries = Deliveries(own=HUB, region=region, store=DeliveryStore(database), post=post, clock=clock)
+    channels = gateways(settings).keys()
+    outbox = Outbox(database, wanted=bool(channels))
+    contacts = Contacts(database, outbox, clock, channels)
+    tell = note_cause if channels else tell_nobody
     patients = Patients(
         Invitations(database, region, clock),
-        Requests(database, region, clock),
-        Accesses(database, region, clock),
+        Requests(database, region, clock, tell),
+        Accesses(database, region, clock, tell=tell),
     )
-    registry = Registry(database, region, clock, patients.invitations.enrolled)
+    registry = Registry(database, region, clock, patients.invitations.enrolled, tell)
     nonces = NonceStore(database)
     app = create_app(
         Services(
@@ -118,6 +135,7 @@ def wire(
             invitations=patients.invitations,
             requests=patients.requests,
             accesses=patients.accesses,
+            contacts=contacts,
             registry=registry,
             deliveries=deliveries,
             sessions=Sessions(database, clock),
@@ -129,4 +147,5 @@ def wire(
         )
     )
     application = while_storage_answers(mounted(guard, portal.wsgi_app, region))
-    return Wired(behind(application, settings.proxies), deliveries)
+    herald = Herald(database, contacts, outbox, region, clock)
+    return Wired(behind(application, settings.proxies), deliveries, contacts, herald)

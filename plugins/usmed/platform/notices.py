@@ -288,7 +288,7 @@ def wait_s(failures: int, poll_s: float) -> float:
 
 def again_after(attempts: int) -> timedelta:
     """Return how long a notice to one person waits after a try that failed; `attempts` were before it."""
-    return min(FIRST_AGAIN * 4 ** min(attempts, 10), LONGEST_AGAIN)
+    return min(FIRST_AGAIN * (1 << 2 * min(attempts, 10)), LONGEST_AGAIN)
 
 
 def _day_of(now: datetime) -> int:

@@ -138,9 +138,6 @@ def sms_gateway(environ: Mapping[str, str]) -> SmsGateway | None:
     Raises:
         ConfigurationError: listing everything that is wrong.
     """
-    url = environ.get(URL, "")
-    if not url:
-        return None
     problems: list[str] = []
 
     def secret(name: str) -> str:
@@ -150,6 +147,9 @@ def sms_gateway(environ: Mapping[str, str]) -> SmsGateway | None:
             problems.extend(error.problems)
             return ""
 
+    url = secret(URL)
+    if not url and not problems:
+        return None
     if not _is_url(url):
         problems.append(f"{URL} must be https://…, or http:// on this machine, without a password in it")
     method, format = environ.get(METHOD) or "POST", environ.get(FORMAT) or "json"

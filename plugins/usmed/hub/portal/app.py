@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 
 from usmed import __version__
 from usmed.domain.errors import PeerDataError, RefusedError
-from usmed.hub.portal import consents, door, enrolling, home, signing
+from usmed.hub.portal import consents, door, enrolling, home, notices, signing
 from usmed.hub.portal.person import find_person, is_known
 from usmed.hub.portal.web import LIMIT_BYTES, SESSION, Services, Sorry, csrf_of, failed, not_there, page, problem, whose
 from usmed.hub.portal.words import LANGUAGES, WORDS, day_text, mark_text, moment_text, say
@@ -61,7 +61,7 @@ def create_portal(services: Services) -> Flask:
     app.add_template_filter(lambda moment: moment_text(g.language, moment, services.zone), "moment")
     app.add_template_filter(lambda day: day_text(g.language, day), "day")
     _add_guard(app, services)
-    for part in (door, enrolling, home, consents, signing):
+    for part in (door, enrolling, home, consents, signing, notices):
         part.add(app, services)
     _add_static(app)
     _add_refusals(app, services)
@@ -101,6 +101,7 @@ def _add_guard(app: Flask, services: Services) -> None:
             "languages": LANGUAGES,
             "region": services.region().name,
             "person": g.person,
+            "has_notices": bool(services.contacts.channels),
             "mark": _mark(services),
             "csrf": csrf_of(g.token) if g.session else "",
             "version": __version__,

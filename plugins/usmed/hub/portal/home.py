@@ -4,6 +4,7 @@ from typing import Any
 
 from flask import Flask, Response, request
 
+from usmed.hub.portal.notices import owner
 from usmed.hub.portal.views import shown_accesses, shown_consents, shown_studies
 from usmed.hub.portal.web import Services, page, person
 
@@ -21,8 +22,11 @@ def add(app: Flask, services: Services) -> None:
         asked = [(one, names.get(one.hospital, one.hospital)) for one in services.requests.open_for(me.numbers)]
         return page(
             "home.html", asked=asked, consents=[one for one in shown_consents(services, me) if one.speaks],
-            accesses=shown_accesses(services, me, accesses),
+            accesses=shown_accesses(services, me, accesses), invite_notices=_invites(),
         )  # fmt: skip
+
+    def _invites() -> bool:
+        return bool(services.contacts.channels) and not services.contacts.of(owner())
 
     @app.get("/access")
     def access() -> Response:

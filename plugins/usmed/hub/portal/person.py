@@ -60,7 +60,7 @@ def find_person(
     if one_person_fault(own, national):
         # Better nobody than two people in one.
         return None
-    known, left_out = _charts(connection, own, national)
+    known, left_out = charts_of(connection, own, national)
     guardians = [one.enrolment.guardian for one in mine]
     return Person(
         credential=credential,
@@ -74,10 +74,10 @@ def find_person(
     )
 
 
-def _charts(
+def charts_of(
     connection: Connection, own: frozenset[PatientIdentifier], national: NationalNumber | None
 ) -> tuple[list[LinkedChart], int]:
-    """Return the charts of whoever has these numbers, and how many are left out.
+    """Return the charts of whoever is enrolled under these numbers, and how many are left out.
 
     One study under a wrong number joins two people at the hub: better too little than what is another's.
     """

@@ -16,6 +16,7 @@ from usmed.domain.enrolment import Credential
 from usmed.domain.errors import PeerDataError, UsmedError
 from usmed.domain.region import RegionManifest
 from usmed.hub.accesses import Accesses
+from usmed.hub.contacts import Contacts
 from usmed.hub.invitations import PORTAL, Invitations
 from usmed.hub.portal.limits import Counters, Failures, Once, network_of
 from usmed.hub.portal.person import Person
@@ -44,6 +45,7 @@ class Services:
     invitations: Invitations
     requests: Requests
     accesses: Accesses
+    contacts: Contacts
     registry: Registry
     deliveries: Deliveries
     sessions: Sessions

@@ -6,12 +6,13 @@ from datetime import date, datetime, time, timedelta, tzinfo
 from usmed.domain.enrolment import Basis, Guardian
 from usmed.hub.portal.words_consents import CONSENT_WORDS
 from usmed.hub.portal.words_help import HELP_WORDS
+from usmed.hub.portal.words_notices import NOTICE_WORDS
 from usmed.hub.portal.words_pages import PAGE_WORDS
 
 LANGUAGES = {"ro": "Română", "en": "English"}
 """The first one is for whoever asks for none of them."""
 
-WORDS = {**PAGE_WORDS, **CONSENT_WORDS, **HELP_WORDS}
+WORDS = {**PAGE_WORDS, **CONSENT_WORDS, **HELP_WORDS, **NOTICE_WORDS}
 
 MONTHS = {
     "ro": ("ianuarie", "februarie", "martie", "aprilie", "mai", "iunie", "iulie", "august", "septembrie", "octombrie",

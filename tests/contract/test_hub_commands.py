@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import os
 import signal
 import socket
@@ -122,7 +123,9 @@ def test_consents_are_listed_with_what_they_say(usmed: Commands) -> None:
     )
     listed = usmed("consent", "list", "--patient", f"RO-CNP:{CNP}")
     assert listed.returncode == 0
-    assert listed.stdout.splitlines() == [
+    lines = listed.stdout.splitlines()
+    assert re.fullmatch(r"    on paper, recorded at iasi, here since 20[-\d]{8} [:\d]{5} UTC; no scan", lines.pop(1))
+    assert lines == [
         f"consent-1 version 1 active RO-CNP:{CNP}",
         "    until 2027-11-01 00:00 UTC",
         "    permit: to bacau; for TREAT",

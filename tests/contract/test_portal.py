@@ -316,3 +316,12 @@ def test_anothers_passkey_signs_nothing(ana: Patient, ion: Patient) -> None:
     # Nothing that was chosen is lost.
     assert ana.sign(draft).status_code == 200
     assert events(ana.region, "refused")[-1]["outcome"] == "denied"
+
+
+def test_a_consent_on_paper_is_shown_as_one(ana: Patient) -> None:
+    signed, on_paper = ana.permit(recipients="suceava"), ana.region.permit(*ANA)
+    assert ana.read("/consents").count("pe hârtie") == 1
+    page = ana.read(f"/consents/{on_paper}")
+    assert "Dată pe hârtie și înregistrată de Iasi" in page
+    assert "1 noiembrie 2027" in page
+    assert "pe hârtie" not in ana.read(f"/consents/{signed}")

@@ -1,5 +1,6 @@
 """The how-tos of the desk and of emergencies: their commands as written, run by a shell against a real node."""
 
+import hashlib
 import json
 import re
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pypdf import PdfWriter
 
 from support.region import AUTH, CLERK, ROOT, Hospital, Hub, Region, eventually
 
@@ -45,7 +47,7 @@ def _run(command: str, hospital: Hospital, folder: Path, shown: Mapping[str, str
         command = command.replace(name, value)
     done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return json.loads(done.stdout)
+    return json.loads(done.stdout) if done.stdout else None
 
 
 def _placeholders(draft: Any) -> dict[str, str]:
@@ -58,11 +60,35 @@ def test_record_a_consent(hospital: Hospital, tmp_path: Path) -> None:
     resource = re.findall(r"```json\n(.*?)```", page, flags=re.S)[0]
     resource = resource.replace("2026-11-21", str(today)).replace("2027-11-20", str(today + timedelta(days=364)))
     (tmp_path / "popescu.json").write_text(resource, "utf-8")
-    write, waiting, confirm, withdraw, numbers, waiting_again, confirm_again = _commands("record-consent.md")
+    commands = iter(_commands("record-consent.md"))
+    write, scan, waiting, read, confirm, refuse, withdraw, numbers, waiting_again, confirm_again = commands
+    paper = PdfWriter()
+    paper.add_blank_page(595, 842)
+    paper.write(tmp_path / "popescu.pdf")
+    given = (tmp_path / "popescu.pdf").read_bytes()
 
     draft = _run(write, hospital, tmp_path, {})
-    assert [one["ID"] for one in _run(waiting, hospital, tmp_path, {})] == [draft["ID"]]
-    assert _run(confirm, hospital, tmp_path, _placeholders(draft))["Attested"]["Done"]
+    draft = _run(scan, hospital, tmp_path, _placeholders(draft))
+    assert [one["Sha256"] for one in _run(waiting, hospital, tmp_path, {})] == [draft["Sha256"]]
+    (tmp_path / "popescu.pdf").unlink()
+    _run(read, hospital, tmp_path, _placeholders(draft))
+    assert (tmp_path / "popescu.pdf").read_bytes() == given
+    done = _run(confirm, hospital, tmp_path, _placeholders(draft))["Attested"]
+    assert (done["Done"], done["Scan"]) == (True, hashlib.sha256(given).hexdigest())
+
+    other = _run(write, hospital, tmp_path, {})
+    assert _run(refuse, hospital, tmp_path, _placeholders(other))["Ended"]["State"] == "refused"
+
+    # As large as it may be, through Orthanc's own HTTP server; and one byte more.
+    large = _run(write, hospital, tmp_path, {})
+    for size, refused in ((10 << 20, False), ((10 << 20) + 1, True)):
+        (tmp_path / "popescu.pdf").write_bytes(given + b"\n" * (size - len(given)))
+        if refused:
+            with pytest.raises(AssertionError, match="more than 10 MB"):
+                _run(scan, hospital, tmp_path, _placeholders(large))
+        else:
+            assert _run(scan, hospital, tmp_path, _placeholders(large))["Scan"]
+    _run(refuse, hospital, tmp_path, _placeholders(large))
 
     back = _run(withdraw, hospital, tmp_path, _placeholders(draft))
     taken_back = _run(confirm, hospital, tmp_path, _placeholders(back))["Attested"]

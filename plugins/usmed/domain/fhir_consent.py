@@ -6,7 +6,7 @@ a consent that we read only in part could permit what the patient did not mean.
 Profile, each member with its FHIR path: `status`; `patient.identifier` (system `urn:usmed:issuer:<issuer>`);
 `dateTime`; `provision.type`, `.period`, `.dataPeriod` (study dates), `.actor` (role IRCP receives, role CST is the
 source), `.purpose`, `.code` (DICOM modality), `.data` (named studies), and one level of `provision.provision`, which
-may only be deny inside permit.
+may only be deny inside permit. `sourceAttachment` names the scan of a consent on paper (`paper`) and decides nothing.
 Source: HL7 FHIR R4 (4.0.1), Consent.
 """
 

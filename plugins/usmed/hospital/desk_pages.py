@@ -2,11 +2,20 @@
 
 from typing import Any
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, jsonify, request
 
+from usmed.domain.errors import PeerDataError
+from usmed.domain.paper import LARGEST_SCAN_BYTES, scan_digest
 from usmed.hospital.desk import Desk, Entry
 from usmed.hospital.desk_store import Draft
 from usmed.hospital.page_requests import json_body, staff, text
+
+SCAN_HEADERS = {
+    # Whatever a reader in a browser makes of it: it is nobody's page, and loads nothing.
+    "Content-Security-Policy": "default-src 'none'; sandbox; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
 
 
 def create_desk_pages(desk: Desk) -> Blueprint:
@@ -38,6 +47,33 @@ def create_desk_pages(desk: Desk) -> Blueprint:
     def confirm(id: str) -> Response:
         return jsonify(_entry(desk.confirm(id, text(json_body(), "Sha256"), staff())))
 
+    @pages.put("/<id>/scan")
+    def add_scan(id: str) -> Response:
+        # No form can be sent as this from a stranger's web page.
+        if request.mimetype != "application/pdf":
+            raise PeerDataError("the body must be the scan: application/pdf")
+        if (request.content_length or 0) > LARGEST_SCAN_BYTES:
+            raise PeerDataError(f"the scan has more than {LARGEST_SCAN_BYTES >> 20} MB: scan it with fewer dots")
+        return jsonify(_draft(desk.add_scan(id, request.get_data(cache=False), staff())))
+
+    @pages.get("/<id>/scan")
+    def read_scan(id: str) -> Response:
+        response = Response(desk.scan(id, staff()), content_type="application/pdf")
+        response.headers["Content-Disposition"] = 'attachment; filename="consent.pdf"'
+        response.headers.update(SCAN_HEADERS)
+        return response
+
+    @pages.post("/<id>/refusal")
+    def refuse(id: str) -> Response:
+        desk.refuse(id, text(json_body(), "Reason"), staff())
+        return jsonify(_entry(desk.entry(id)))
+
+    @pages.post("/<id>/cancellation")
+    def cancel(id: str) -> Response:
+        json_body()
+        desk.cancel(id, staff())
+        return jsonify(_entry(desk.entry(id)))
+
     return pages
 
 
@@ -51,11 +87,22 @@ def _draft(draft: Draft) -> dict[str, Any]:
         "Sha256": draft.digest,
         "WrittenBy": draft.staff,
         "WrittenAt": draft.created.isoformat(timespec="seconds"),
+        "Scan": draft.scan or None,
+    }
+
+
+def _ended(draft: Draft) -> dict[str, Any]:
+    return {
+        "State": draft.state.value,
+        "By": draft.ended_by or None,
+        "Reason": draft.reason or None,
+        "At": draft.ended.isoformat(timespec="seconds") if draft.ended else None,
     }
 
 
 def _entry(entry: Entry) -> dict[str, Any]:
     shown: dict[str, Any] = {"Draft": _draft(entry.draft) if entry.draft is not None else None}
+    shown["Ended"] = _ended(entry.ended) if entry.ended is not None else None
     if entry.attested is None or entry.progress is None:
         return shown | {"Attested": None}
     item, progress = entry.attested.item, entry.progress
@@ -63,6 +110,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "Attested": {
             "ID": item.id,
             "Version": item.version,
+            "Scan": scan_digest(item.resource or {}) or None,
             "Status": (item.resource or {"status": "active"})["status"],
             "At": entry.attested.created.isoformat(timespec="seconds"),
             "Done": progress.done,

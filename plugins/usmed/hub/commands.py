@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 
 from usmed.domain.canonical import canonical_json
 from usmed.domain.consent import Consent, Provision
+from usmed.domain.consent_record import ProofKind
 from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import PatientIdentifier, patient_identifier
+from usmed.domain.paper import scan_digest
 from usmed.hub import charts
 from usmed.hub.consents import StoredConsent
 from usmed.hub.index import Chart
@@ -76,6 +78,7 @@ def _list(arguments: argparse.Namespace) -> None:
                 sys.stdout.write(canonical_json(document).decode() + "\n")
             else:
                 print(_summary(one))
+                print(f"    {_proof(one)}")
                 for line in _rules(one.to_domain()):
                     print(f"    {line}")
 
@@ -100,6 +103,14 @@ def _patient(text: str) -> PatientIdentifier:
 
 def _summary(one: StoredConsent) -> str:
     return f"{one.id} version {one.version} {one.status} {one.patient}"
+
+
+def _proof(one: StoredConsent) -> str:
+    recorded = f"{datetime.fromtimestamp(one.recorded, UTC):%Y-%m-%d %H:%M} UTC"
+    if one.kind is ProofKind.PASSKEY:
+        return f"signed by the patient's passkey, here since {recorded}"
+    sheet = scan_digest(one.resource)
+    return f"on paper, recorded at {one.proved_by}, here since {recorded}; {f'scan {sheet}' if sheet else 'no scan'}"
 
 
 def _chart(chart: Chart) -> str:

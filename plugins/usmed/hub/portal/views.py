@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -10,7 +10,7 @@ from flask import g
 from sqlalchemy import Connection
 
 from usmed.domain.consent import Consent, ProvisionType
-from usmed.domain.consent_record import consent_document
+from usmed.domain.consent_record import ProofKind, consent_document
 from usmed.domain.withdrawal import Progress
 from usmed.hub import consents, studies
 from usmed.hub.accesses import Access
@@ -76,6 +76,16 @@ class ShownConsent:
     def can_be_taken_back(self) -> bool:
         """Tell whether a withdrawal would do anything; one under way can be signed anew, if a server refuses it."""
         return self.mine and self.speaks
+
+    @property
+    def on_paper(self) -> bool:
+        """Tell whether staff attests it, and not the patient's passkey."""
+        return self.stored.kind is ProofKind.STAFF
+
+    @property
+    def recorded(self) -> datetime:
+        """Return since when the hub has this version."""
+        return datetime.fromtimestamp(self.stored.recorded, UTC)
 
     @property
     def takes_away(self) -> bool:

@@ -224,6 +224,13 @@ PAGE_WORDS: dict[str, tuple[str, str]] = {
         "All that you have permitted and forbidden. What you forbid is always stronger than what you permit.",
     ),
     "permission": ("Permisiune", "Permission"),
+    "on-paper": ("pe hârtie", "on paper"),
+    "on-paper-at": (
+        "Dată pe hârtie și înregistrată de {hospital}; aici din {moment}. Dacă nu ați semnat-o, luați-o înapoi și spuneți"
+        " spitalului.",
+        "Given on paper and recorded by {hospital}; here since {moment}. If you did not sign it, take it back and tell"
+        " the hospital.",
+    ),
     "state-in-force": ("valabil", "holds"),
     "state-on-its-way": ("pe drum", "on its way"),
     "state-later": ("va începe", "will begin"),

@@ -223,6 +223,7 @@ def study(uid: str, *identifiers: tuple[str, str], **changes: str) -> dict[str, 
         "study_instance_uid": uid,
         "patient": {
             "identifiers": [{"issuer": issuer, "value": value} for issuer, value in identifiers],
+            "name": changes.get("name", ""),
             "birth_date": changes.get("birth_date", "19630615"),
             "sex": changes.get("sex", "M"),
         },

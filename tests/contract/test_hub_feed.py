@@ -128,6 +128,24 @@ def test_a_corrected_patient_leaves_nothing_behind(region: Region) -> None:
     assert stored == 2
 
 
+def names(region: Region) -> list[str]:
+    with region.database.read() as connection:
+        return list(connection.exec_driver_sql("SELECT name FROM chart ORDER BY id").scalars())
+
+
+def test_the_name_that_was_told_last_is_kept_and_names_no_other_chart(region: Region) -> None:
+    first = study("1.1", ("SF-SPIRIDON", "7"), name="Ştefănescu^Ion=森^太郎")
+    region.feed("iasi", first, study("1.2", ("SF-SPIRIDON", "7"), name="Stefanescu^Ion"))
+    assert names(region) == ["Stefanescu^Ion"]
+    region.feed("iasi", first)
+    region.feed("iasi", study("1.3", ("SF-SPIRIDON", "7")))
+    assert names(region) == ["Ştefănescu^Ion=森^太郎"]
+    # The hub keeps the study under the name that it was told with: another one is another record.
+    assert digest(region, "iasi", [first]) != []
+    assert digest(region, "iasi", [{**first, "patient": {**first["patient"], "name": ""}}]) != []
+    assert not [one for one in region.audit.tail() if "tef" in str(one)]
+
+
 def test_contradictions_are_listed_until_they_are_gone(region: Region) -> None:
     region.feed("iasi", study("1.1", ("SF-SPIRIDON", "7"), ("RO-CNP", CNP)))
     region.feed("suceava", study("3.1", ("SUCEAVA", "3"), ("RO-CNP", CNP), sex="F"))

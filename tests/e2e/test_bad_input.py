@@ -442,7 +442,7 @@ def test_unknown_issuers_are_nobody(unharmed: World) -> None:
     # Nobody's number is under a member's name: a study cannot be announced for a foreign issuer.
     record = {
         "study_instance_uid": "1.2.3",
-        "patient": {"identifiers": [identifier], "birth_date": "", "sex": ""},
+        "patient": {"identifiers": [identifier], "name": "", "birth_date": "", "sex": ""},
         "accession_number": "",
         "study_date": "",
         "modalities": ["CT"],

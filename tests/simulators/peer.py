@@ -116,7 +116,7 @@ class HeldStudy:
 
     def record(self) -> dict[str, Any]:
         """Return what the hub is told of it."""
-        patient = {"identifiers": [self.patient], "birth_date": "", "sex": ""}
+        patient = {"identifiers": [self.patient], "name": "", "birth_date": "", "sex": ""}
         return {
             "study_instance_uid": self.study_instance_uid,
             "patient": patient,

@@ -47,13 +47,14 @@ def patient_identifier(issuer: object, value: object) -> PatientIdentifier:
         text = part.strip(" ")
         if not text or len(text) > MAXIMUM_LENGTH:
             raise PeerDataError(f"a patient identifier's {name} has {len(text)} characters, not 1 to {MAXIMUM_LENGTH}")
-        if "\\" in text or any(not _is_text(character) for character in text):
+        if "\\" in text or any(not is_text(character) for character in text):
             raise PeerDataError(f"a patient identifier's {name} holds a character that VR LO forbids")
         parts.append(text)
     return PatientIdentifier(*parts)
 
 
-def _is_text(character: str) -> bool:
+def is_text(character: str) -> bool:
+    """Tell whether a character can stand in a text value of DICOM: no control character, none that is half a one."""
     code = ord(character)
     # A lone surrogate is half a character: JSON can escape one, UTF-8 cannot carry it.
     return code >= 32 and code != 127 and not 0xD800 <= code <= 0xDFFF

@@ -12,13 +12,16 @@ from typing import Any
 
 from usmed.domain.canonical import canonical_json, sha256_hex
 from usmed.domain.errors import PeerDataError
-from usmed.domain.identifiers import MAXIMUM_LENGTH, PatientIdentifier, is_uid, patient_identifier
+from usmed.domain.identifiers import MAXIMUM_LENGTH, PatientIdentifier, is_text, is_uid, patient_identifier
 
 MAXIMUM_IDENTIFIERS = 20
 MAXIMUM_MODALITIES = 50
+MAXIMUM_NAME = 256
+"""Longest PatientName in characters: VR PN has up to three groups of 64 (PS3.5 §6.2), and some makers write more."""
+
 _SEXES = ("M", "F", "O", "")
 _MEMBERS = {"study_instance_uid", "patient", "accession_number", "study_date", "modalities"}
-_PATIENT_MEMBERS = {"identifiers", "birth_date", "sex"}
+_PATIENT_MEMBERS = {"identifiers", "name", "birth_date", "sex"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class StudyRecord:
     Attributes:
         study_instance_uid: StudyInstanceUID.
         identifiers: all the numbers of the patient that the study names, sorted, without repetition.
+        name: PatientName (VR PN) as the study has it, or empty. It names nobody, and is never written to a log.
         birth_date, study_date: DICOM DA (YYYYMMDD), or empty when unknown.
         sex: PatientSex (M, F, O), or empty when unknown.
         accession_number: AccessionNumber, or empty.
@@ -41,6 +45,7 @@ class StudyRecord:
     accession_number: str
     study_date: str
     modalities: tuple[str, ...]
+    name: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as it travels."""
@@ -48,6 +53,7 @@ class StudyRecord:
             "study_instance_uid": self.study_instance_uid,
             "patient": {
                 "identifiers": [{"issuer": one.issuer, "value": one.value} for one in self.identifiers],
+                "name": self.name,
                 "birth_date": self.birth_date,
                 "sex": self.sex,
             },
@@ -61,6 +67,7 @@ def study_record(
     study_instance_uid: str,
     identifiers: Iterable[PatientIdentifier],
     *,
+    name: str = "",
     birth_date: str = "",
     sex: str = "",
     accession_number: str = "",
@@ -71,7 +78,7 @@ def study_record(
 
     Raises:
         PeerDataError: values that DICOM would not allow, listing all of them. (What comes from DICOM can
-            be dirty: pass empty instead of a birth date that is none.)
+            be dirty: pass empty instead of a name or birth date that is none.)
     """
     record = StudyRecord(
         study_instance_uid=study_instance_uid.strip(" \0"),
@@ -81,6 +88,7 @@ def study_record(
         accession_number=accession_number.strip(" "),
         study_date=study_date.strip(" "),
         modalities=tuple(sorted({modality.strip(" ") for modality in modalities})),
+        name=name.strip(" "),
     )
     problems = [text for fault, text in _faults(record) if fault]
     if problems:
@@ -102,6 +110,7 @@ def parse_study_record(value: Any) -> StudyRecord:
     return study_record(
         _text(value, "study_instance_uid"),
         [parse_identifier(one) for one in _list(patient, "identifiers")],
+        name=_text(patient, "name"),
         birth_date=_text(patient, "birth_date"),
         sex=_text(patient, "sex"),
         accession_number=_text(value, "accession_number"),
@@ -170,6 +179,11 @@ def is_date(text: str) -> bool:
     return True
 
 
+def is_person_name(text: str) -> bool:
+    """Tell whether `text` can be a value of VR PN (PS3.5 §6.2): bounded, one value, no control characters."""
+    return len(text) <= MAXIMUM_NAME and "\\" not in text and all(is_text(one) for one in text)
+
+
 def _faults(record: StudyRecord) -> Sequence[tuple[bool, str]]:
     return (
         (not is_uid(record.study_instance_uid), "study_instance_uid is not a UID"),
@@ -178,6 +192,7 @@ def _faults(record: StudyRecord) -> Sequence[tuple[bool, str]]:
             len(record.identifiers) > MAXIMUM_IDENTIFIERS,
             f"patient.identifiers has more than {MAXIMUM_IDENTIFIERS}",
         ),
+        (not is_person_name(record.name), "patient.name is not a value of VR PN"),
         (bool(record.birth_date) and not is_date(record.birth_date), "patient.birth_date is not YYYYMMDD"),
         (bool(record.study_date) and not is_date(record.study_date), "study_date is not YYYYMMDD"),
         (record.sex not in _SEXES, "patient.sex is not M, F, O or empty"),

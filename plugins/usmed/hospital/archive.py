@@ -67,6 +67,7 @@ class Study:
     labels: frozenset[str]
     instances: int
     other_identifiers: tuple[tuple[str, str], ...]
+    patient_name: str = ""
 
     @property
     def is_guest(self) -> bool:

@@ -13,7 +13,15 @@ from collections.abc import Callable, Collection
 from usmed.domain.errors import PeerDataError, UsmedError
 from usmed.domain.identifiers import Naming, PatientIdentifier
 from usmed.domain.region import HUB
-from usmed.domain.study_record import StudyRecord, bucket_of, digests, is_date, parse_identifier, study_record
+from usmed.domain.study_record import (
+    StudyRecord,
+    bucket_of,
+    digests,
+    is_date,
+    is_person_name,
+    parse_identifier,
+    study_record,
+)
 from usmed.hospital.archive import Archive, Study
 from usmed.hospital.guest_store import GuestStore
 from usmed.hospital.identities import Poster
@@ -113,6 +121,7 @@ class Feed:
             return study_record(
                 study.study_instance_uid,
                 identifiers,
+                name=study.patient_name if is_person_name(study.patient_name) else "",
                 birth_date=study.birth_date if is_date(study.birth_date) else "",
                 sex=study.sex if study.sex in ("M", "F", "O") else "",
                 accession_number=study.accession_number,

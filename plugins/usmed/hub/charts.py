@@ -3,7 +3,7 @@
 Every function takes the connection, so that a use case sees one snapshot, or changes everything at once.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import batched
 from typing import Any
@@ -78,6 +78,19 @@ def ensure(connection: Connection, wanted: Iterable[NewChart]) -> tuple[dict[New
             connection.execute(sa.insert(number), numbers)
     ids |= made
     return {one: ids[key] for one, key in keys.items()}, set(made.values())
+
+
+def tell_names(connection: Connection, told: Mapping[int, str]) -> list[int]:
+    """Keep what charts' patients are called now, where anybody told; return the charts for which that is new."""
+    held: dict[int, str] = {}
+    for part in batched(told, SLICE, strict=False):
+        rows = connection.execute(sa.select(chart.c.id, chart.c.name).where(chart.c.id.in_(part)))
+        held.update((row.id, row.name) for row in rows)
+    news = {key: name for key, name in told.items() if name and held[key] != name}
+    if news:
+        renamed = sa.update(chart).where(chart.c.id == sa.bindparam("of")).values(name=sa.bindparam("to"))
+        connection.execute(renamed, [{"of": key, "to": name} for key, name in news.items()])
+    return list(news)
 
 
 def remove_unused(connection: Connection, candidates: Iterable[int]) -> set[PatientIdentifier]:
@@ -200,7 +213,7 @@ def _load(connection: Connection, condition: sa.ColumnElement[bool]) -> list[Lin
     for key, group in groups.items():
         first = group[0]
         numbers = {PatientIdentifier(row.issuer, row.value): row.linked for row in group if row.issuer is not None}
-        described = Chart(key, first.hospital, frozenset(numbers), first.birth_date, first.sex)
+        described = Chart(key, first.hospital, frozenset(numbers), first.birth_date, first.sex, first.name)
         linked = frozenset(one for one, is_linked in numbers.items() if is_linked)
         loaded.append(LinkedChart(described, first.person, linked))
     return loaded

@@ -27,6 +27,7 @@ class Chart:
         identifiers: the numbers that may link it (see `linking_identifiers`).
         birth_date: DICOM DA, or empty.
         sex: M, F, O or empty.
+        name: PatientName, as it was last told. It joins nobody.
     """
 
     id: int
@@ -34,6 +35,7 @@ class Chart:
     identifiers: frozenset[PatientIdentifier]
     birth_date: str
     sex: str
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -106,6 +106,8 @@ class Locator:
             for record in records
         }
         ids, made = charts.ensure(connection, described.values())
+        # In the order in which they came: the last name that was told is kept.
+        charts.tell_names(connection, {ids[described[one]]: one.name for one in records if one.name})
         left |= studies.save(connection, hospital.id, {record: ids[new] for record, new in described.items()})
         freed = charts.remove_unused(connection, left)
         fresh = {number for new, key in ids.items() if key in made for number in new.identifiers}

@@ -19,7 +19,7 @@ def _table(name: str, *columns: str | sa.ColumnClause[bool]) -> sa.TableClause:
     return sa.table(name, *(sa.column(one) if isinstance(one, str) else one for one in columns))
 
 
-chart = _table("chart", "id", "hospital", "key", "birth_date", "sex", "person")
+chart = _table("chart", "id", "hospital", "key", "birth_date", "sex", "name", "person")
 number = _table("chart_identifier", "chart", "issuer", "value", sa.column("linked", sa.Boolean))
 contradiction = _table("contradiction", "chart", "issuer", "value", "other", "reason", "found")
 study = _table(

@@ -200,7 +200,7 @@ class OrthancArchive:
             "Query": dict(query),
             "CaseSensitive": True,
             "ResponseContent": ["MainDicomTags", "Labels", "RequestedTags"],
-            "RequestedTags": [*_STUDY_TAGS, "PatientID", "PatientBirthDate", "PatientSex"],
+            "RequestedTags": [*_STUDY_TAGS, "PatientID", "PatientName", "PatientBirthDate", "PatientSex"],
             **paging,
         }
         return [_study(one) for one in rest_find(request)]
@@ -224,6 +224,7 @@ def _study(found: Mapping[str, Any]) -> Study:
         other_identifiers=tuple(
             (str(item.get("IssuerOfPatientID", "")), str(item["PatientID"])) for item in others if item.get("PatientID")
         ),
+        patient_name=tags.get("PatientName", ""),
     )
 
 

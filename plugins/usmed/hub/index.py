@@ -6,11 +6,14 @@ number, and nothing contradicts it. Where something does, the newer chart does n
 apart, is listed for a person to look at, and the number goes on naming whom it named before. So a number names one
 person at most, always.
 
+What a person has looked at and decided (`decisions`) goes in as well: that two charts are one person, or are not. A
+likeness of names never does (`candidates`).
+
 What a hospital says of another hospital's numbers links nothing: else any hospital could attach itself to any patient
 of another, and read their consents. Source: IHE ITI TF-1, Patient Identifier Cross-referencing (PIX).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
 from usmed.domain.identifiers import NationalNumber, PatientIdentifier
@@ -48,12 +51,33 @@ class Contradiction:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What a person has decided about charts (`decisions`), of those charts that are there.
+
+    Attributes:
+        id: higher for those that were made later.
+        together: two charts that are one person, whatever their birth dates; empty for a decision that parts.
+        apart: two sides; no chart of the one is the same person as any of the other.
+        lost: numbers that these charts claim, and that a person has given to the other side.
+    """
+
+    id: int
+    together: frozenset[int] = frozenset()
+    apart: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
+    lost: frozenset[tuple[int, PatientIdentifier]] = frozenset()
+
+
 @dataclass(slots=True)
 class Links:
-    """Each chart's person, named by its oldest chart; and the numbers that charts claim but are not found by."""
+    """Each chart's person, named by its oldest chart; the numbers that charts claim but are not found by.
+
+    `void` tells which decisions to join contradict what is there, and why: they join nothing.
+    """
 
     persons: dict[int, int] = field(default_factory=dict)
     contradictions: list[Contradiction] = field(default_factory=list)
+    void: dict[int, str] = field(default_factory=dict)
 
 
 def linking_identifiers(
@@ -64,26 +88,46 @@ def linking_identifiers(
     return frozenset(identifier for identifier in identifiers if identifier.issuer in issuers)
 
 
-def link(charts: Iterable[Chart], national: NationalNumber | None) -> Links:
+def link(charts: Iterable[Chart], national: NationalNumber | None, decided: Iterable[Decided] = ()) -> Links:
     """Join charts into persons.
 
+    What a person has decided comes first, and holds against whatever hospitals announce later: a chart that
+    contradicts two charts which a person has joined does not get their number.
+
     Args:
-        charts: every chart that shares a number with another of them, in any order.
+        charts: every chart that shares a number with another of them, or a decision to join; in any order.
         national: the region's national number, if it has one.
+        decided: every decision about any of these charts, in any order.
 
     Returns:
-        The same result whatever order the charts came in: older charts are served first.
+        The same result whatever order they came in: older charts and older decisions are served first.
     """
     links = Links()
-    owners: dict[PatientIdentifier, _Person] = {}
+    given = sorted(decided, key=lambda one: one.id)
+    ordered = sorted(charts, key=lambda chart: chart.id)
+    lost = frozenset[tuple[int, PatientIdentifier]]().union(*(one.lost for one in given))
+    apart = _apart(given)
+    usable: dict[int, list[PatientIdentifier]] = {}
     people: dict[int, _Person] = {}
-    for chart in sorted(charts, key=lambda chart: chart.id):
-        usable, refused = _usable(chart, national)
+    for chart in ordered:
+        usable[chart.id], refused = _usable(chart, national, lost)
         links.contradictions.extend(refused)
-        person = _Person.of(chart, [one for one in usable if national and one.issuer == national.issuer])
-        people[chart.id] = person
+        claimed = [one for one in usable[chart.id] if national and one.issuer == national.issuer]
+        people[chart.id] = _Person.of(chart, claimed, apart.get(chart.id, set()))
+    for one in given:
+        both = sorted({people[key].charts[0]: people[key] for key in one.together & people.keys()}.items())
+        if len(both) == 2:
+            (_, elder), (_, younger) = both
+            if reason := elder.contradicts(younger, whatever_birth_date=True):
+                links.void[one.id] = reason
+                continue
+            elder.absorb(younger)
+            people |= dict.fromkeys(younger.charts, elder)
+    owners: dict[PatientIdentifier, _Person] = {}
+    for chart in ordered:
+        person = people[chart.id]
         # The oldest person first: when two of them contradict each other, the chart belongs to the older.
-        for identifier in sorted(usable, key=lambda one: (owners[one].charts[0] if one in owners else 0, one)):
+        for identifier in sorted(usable[chart.id], key=lambda one: (owners[one].charts[0] if one in owners else 0, one)):
             owner = owners.get(identifier)
             if owner is None or owner is person:
                 owners[identifier] = person
@@ -101,23 +145,39 @@ def link(charts: Iterable[Chart], national: NationalNumber | None) -> Links:
     return links
 
 
+def _apart(decided: Iterable[Decided]) -> dict[int, set[int]]:
+    """Return for each chart those that it must not be with."""
+    apart: dict[int, set[int]] = {}
+    for one in decided:
+        for mine, theirs in (one.apart, one.apart[::-1]):
+            for key in mine:
+                apart.setdefault(key, set()).update(theirs)
+    return apart
+
+
 @dataclass(slots=True, eq=False)
 class _Person:
     charts: list[int]
-    birth_date: str
+    births: frozenset[str]
     sex: str
     national: str
+    apart: set[int]
     numbers: list[PatientIdentifier] = field(default_factory=list)
 
     @classmethod
-    def of(cls, chart: Chart, national: Sequence[PatientIdentifier]) -> "_Person":
+    def of(cls, chart: Chart, national: Sequence[PatientIdentifier], apart: set[int]) -> "_Person":
         # Other values of PatientSex than M and F do not tell persons apart: O is also used for "unknown".
         sex = chart.sex if chart.sex in ("M", "F") else ""
-        return cls([chart.id], chart.birth_date, sex, national[0].value if national else "")
+        births = frozenset([chart.birth_date] if chart.birth_date else [])
+        return cls([chart.id], births, sex, national[0].value if national else "", set(apart))
 
-    def contradicts(self, other: "_Person") -> str:
+    def contradicts(self, other: "_Person", *, whatever_birth_date: bool = False) -> str:
+        if not self.apart.isdisjoint(other.charts):
+            return "it was decided that they are two persons"
+        # Several only where a person has decided so: then either is right.
+        if self.births and other.births and self.births.isdisjoint(other.births) and not whatever_birth_date:
+            return f"different birth dates: {', '.join(sorted(self.births))} and {', '.join(sorted(other.births))}"
         for what, mine, theirs in (
-            ("birth dates", self.birth_date, other.birth_date),
             ("sexes", self.sex, other.sex),
             ("national numbers", self.national, other.national),
         ):
@@ -128,26 +188,29 @@ class _Person:
     def absorb(self, other: "_Person") -> None:
         self.charts = sorted(self.charts + other.charts)
         self.numbers += other.numbers
-        self.birth_date = self.birth_date or other.birth_date
+        self.births |= other.births
         self.sex = self.sex or other.sex
         self.national = self.national or other.national
+        self.apart |= other.apart
 
 
-def _usable(chart: Chart, national: NationalNumber | None) -> tuple[list[PatientIdentifier], list[Contradiction]]:
-    """Leave out national numbers that say themselves that they are not this person's.
+def _usable(
+    chart: Chart, national: NationalNumber | None, lost: Set[tuple[int, PatientIdentifier]]
+) -> tuple[list[PatientIdentifier], list[Contradiction]]:
+    """Leave out what was decided to be another's, and national numbers that say that they are not this person's.
 
     "0000000000000" or a neighbour's number typed in for want of a better one would otherwise join strangers.
     """
-    claimed = [one for one in sorted(chart.identifiers) if national and one.issuer == national.issuer]
-    if national is None or not claimed:
-        return sorted(chart.identifiers), []
+    reasons = {one: "it was decided that it is another person's" for one in chart.identifiers if (chart.id, one) in lost}
+    kept = sorted(chart.identifiers - reasons.keys())
+    claimed = [one for one in kept if national and one.issuer == national.issuer]
     if len(claimed) > 1:
-        reasons = dict.fromkeys(claimed, "one patient with more than one national number")
-    else:
-        reasons = {
+        reasons |= dict.fromkeys(claimed, "one patient with more than one national number")
+    elif national:
+        reasons |= {
             one: "not a valid national number, or it does not fit the birth date and sex"
             for one in claimed
             if not national.accepts(one.value, chart.birth_date, chart.sex)
         }
-    refused = [Contradiction(chart.id, identifier, 0, reason) for identifier, reason in reasons.items()]
-    return sorted(chart.identifiers - reasons.keys()), refused
+    refused = [Contradiction(chart.id, identifier, 0, reason) for identifier, reason in sorted(reasons.items())]
+    return [one for one in kept if one not in reasons], refused

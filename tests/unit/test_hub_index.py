@@ -1,13 +1,14 @@
 """The patient index: who is joined, who is kept apart, and that a number never names two persons."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from usmed.domain.identifiers import NationalNumber, PatientIdentifier
-from usmed.hub.index import Chart, Links, link, linking_identifiers
+from usmed.hub.index import Chart, Decided, Links, link, linking_identifiers
 
 NATIONAL = NationalNumber("RO-CNP")
 CNP = PatientIdentifier("RO-CNP", "1630615123457")
@@ -193,6 +194,85 @@ def test_whatever_hospitals_feed(rows: list[tuple[str, set[str | PatientIdentifi
 
     # The order in which the database returns charts does not matter.
     assert link(reversed(charts), NATIONAL) == links
+
+
+DECISIONS = st.lists(
+    st.one_of(
+        st.builds(
+            lambda one, other: {"together": frozenset({one, other})}, st.integers(1, 8), st.integers(1, 8)
+        ),
+        st.builds(
+            lambda one, other, lost: {"apart": (frozenset(one), frozenset(other - one)), "lost": frozenset(lost)},
+            st.sets(st.integers(1, 8), max_size=3),
+            st.sets(st.integers(1, 8), max_size=3),
+            st.sets(st.tuples(st.integers(1, 8), NUMBERS.filter(lambda one: not isinstance(one, str))), max_size=3),
+        ),
+    ),
+    max_size=5,
+)
+
+
+@given(CHARTS, DECISIONS)
+def test_whatever_hospitals_feed_and_people_decide(
+    rows: list[tuple[str, set[str | PatientIdentifier], str, str]], given_decisions: list[dict[str, Any]]
+) -> None:
+    charts = build(rows)
+    decided = [Decided(n, **one) for n, one in enumerate(given_decisions, 1)]
+    links = link(charts, NATIONAL, decided)
+    persons = links.persons
+
+    # A number names one person at most.
+    refused = {(one.chart, one.identifier) for one in links.contradictions}
+    named: dict[PatientIdentifier, int] = {}
+    for one in charts:
+        for number in one.identifiers:
+            if (one.id, number) not in refused:
+                assert named.setdefault(number, persons[one.id]) == persons[one.id]
+
+    for each in decided:
+        # What was parted is apart, and a number that was lost finds nobody; what was joined is together, or void.
+        mine, theirs = ({persons[key] for key in side if key in persons} for side in each.apart)
+        assert mine.isdisjoint(theirs)
+        assert {one for one in each.lost if one[0] in persons and one[1] in charts[one[0] - 1].identifiers} <= refused
+        together = {persons[key] for key in each.together if key in persons}
+        assert len(together) <= 1 or each.id in links.void
+
+    # A decision overrides birth dates, and nothing else.
+    for keys in groups(links):
+        members = [one for one in charts if one.id in keys]
+        assert len({one.sex for one in members} - {"", "O"}) <= 1
+
+    assert link(reversed(charts), NATIONAL, reversed(decided)) == links
+
+
+def test_a_decision_joins_whatever_the_birth_dates_and_either_is_right_then() -> None:
+    charts = [
+        chart(1, "a", "1", birth_date="19630605"),
+        chart(2, "b", "9", birth_date="19630506"),
+        chart(3, "a", "1", birth_date="19630506"),
+        chart(4, "b", "9", birth_date="19990101"),
+    ]
+    links = link(charts, NATIONAL, [Decided(1, together=frozenset({1, 2}))])
+    assert groups(links) == [{1, 2, 3}, {4}]
+    assert [one.chart for one in links.contradictions] == [4]
+
+
+def test_a_decision_to_join_what_contradicts_is_void_and_says_why() -> None:
+    charts = [chart(1, "a", "1", sex="M"), chart(2, "b", "9", sex="F")]
+    links = link(charts, NATIONAL, [Decided(1, together=frozenset({1, 2}))])
+    assert groups(links) == [{1}, {2}]
+    assert links.void == {1: "different sexes: M and F"}
+
+
+def test_a_chart_between_two_persons_belongs_to_the_one_its_hospitals_own_number_names() -> None:
+    charts = [
+        chart(1, "a", "1", CNP),
+        chart(2, "b", "9", birth_date="19630615"),
+        chart(3, "b", "9", CNP),
+    ]
+    links = link(charts, NATIONAL, [Decided(1, apart=(frozenset({1}), frozenset({2})))])
+    assert groups(links) == [{1}, {2, 3}]
+    assert [(one.chart, one.identifier) for one in links.contradictions] == [(3, CNP)]
 
 
 @given(CHARTS)

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from rapidfuzz import fuzz
 from rapidfuzz.distance import OSA
@@ -160,7 +160,7 @@ def _initials(found: tuple[str, ...]) -> set[str]:
 def _sound(word: str) -> str:
     """Return a word's consonants, and its first letter: what is left of it in most spellings."""
     kept = [word[0]]
-    kept += [one for before, one in zip(word, word[1:], strict=False) if one != before and one not in _SOFT]
+    kept += [one for before, one in pairwise(word) if one != before and one not in _SOFT]
     return "".join(kept)
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from usmed.domain.canonical import canonical_json, sha256_hex
 from usmed.domain.identifiers import PatientIdentifier
+from usmed.hub import decisions
 from usmed.hub.index import Chart, Contradiction
 from usmed.hub.tables import SLICE, chart, contradiction, insert, names, number, study
 
@@ -29,17 +30,17 @@ class NewChart:
     @property
     def key(self) -> str:
         """Return what all records of one chart have in common."""
-        numbers = [[one.issuer, one.value] for one in sorted(self.identifiers)]
-        return sha256_hex(canonical_json([self.hospital, numbers, self.birth_date, self.sex]))
+        return sha256_hex(described(self))
 
 
 @dataclass(frozen=True, slots=True)
 class LinkedChart:
-    """A stored chart, its person, and those of its numbers by which it is found."""
+    """A stored chart, its person, those of its numbers by which it is found, and its key (`NewChart.key`)."""
 
     chart: Chart
     person: int
     linked: frozenset[PatientIdentifier]
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,12 @@ class FoundContradiction:
     reason: str
     chart: Chart
     other: Chart | None
+
+
+def described(one: NewChart | Chart) -> bytes:
+    """Return what makes a chart the chart that it is, canonical JSON: hospital, numbers, birth date and sex."""
+    numbers = [[each.issuer, each.value] for each in sorted(one.identifiers)]
+    return canonical_json([one.hospital, numbers, one.birth_date, one.sex])
 
 
 def ensure(connection: Connection, wanted: Iterable[NewChart]) -> tuple[dict[NewChart, int], set[int]]:
@@ -93,16 +100,23 @@ def tell_names(connection: Connection, told: Mapping[int, str]) -> list[int]:
     return list(news)
 
 
-def remove_unused(connection: Connection, candidates: Iterable[int]) -> set[PatientIdentifier]:
-    """Delete those charts that no study is under any more; return the numbers they claimed."""
+def remove_unused(connection: Connection, candidates: Iterable[int]) -> tuple[set[PatientIdentifier], set[int]]:
+    """Delete those charts that no study is under any more.
+
+    Returns:
+        The numbers they claimed, and the charts that were one person with them.
+    """
     freed: set[PatientIdentifier] = set()
+    left: set[int] = set()
     for part in batched(candidates, SLICE, strict=False):
         used = sa.exists().where(study.c.chart == chart.c.id)
         unused = connection.scalars(sa.select(chart.c.id).where(chart.c.id.in_(part), ~used)).all()
         claimed = sa.select(number.c.issuer, number.c.value).where(number.c.chart.in_(unused))
         freed.update(PatientIdentifier(*row) for row in connection.execute(claimed))
+        persons = connection.scalars(sa.select(chart.c.person).where(chart.c.id.in_(unused))).all()
         connection.execute(sa.delete(chart).where(chart.c.id.in_(unused)))
-    return freed
+        left.update(connection.scalars(sa.select(chart.c.id).where(chart.c.person.in_(persons), chart.c.person != 0)))
+    return freed, left
 
 
 def person_named(identifier: PatientIdentifier) -> sa.Select[Any]:
@@ -119,20 +133,40 @@ def of_persons(connection: Connection, persons: sa.Select[Any] | Collection[int]
     return _load(connection, chart.c.person.in_(persons))
 
 
-def connected(connection: Connection, numbers: Iterable[PatientIdentifier]) -> list[LinkedChart]:
-    """Return all charts that claim one of these numbers, or a number that one of those claims, and so on."""
+def by_ids(connection: Connection, ids: Iterable[int]) -> list[LinkedChart]:
+    """Return charts by their ids; those that are not there are left out."""
+    found: list[LinkedChart] = []
+    for part in batched(ids, SLICE, strict=False):
+        found += _load(connection, chart.c.id.in_(part))
+    return found
+
+
+def by_keys(connection: Connection, keys: Iterable[str]) -> list[LinkedChart]:
+    """Return charts by their keys; those that are not there are left out."""
+    found: list[LinkedChart] = []
+    for part in batched(keys, SLICE, strict=False):
+        found += _load(connection, chart.c.key.in_(part))
+    return found
+
+
+def connected(
+    connection: Connection, numbers: Iterable[PatientIdentifier], ids: Iterable[int] = ()
+) -> list[LinkedChart]:
+    """Return these charts, all that claim one of these numbers, and all that hang together with those.
+
+    Charts hang together by a number that both claim, and by a decision that they are one person.
+    """
     found: dict[int, LinkedChart] = {}
     seen: set[PatientIdentifier] = set()
-    frontier = set(numbers)
-    while frontier:
+    frontier, ids = set(numbers), set(ids)
+    while frontier or ids:
         seen |= frontier
-        ids: set[int] = set()
         for part in batched(frontier, SLICE, strict=False):
             ids.update(connection.scalars(sa.select(number.c.chart).where(names(number, part))))
-        fresh: list[LinkedChart] = []
-        for part_of_ids in batched(ids - found.keys(), SLICE, strict=False):
-            fresh += _load(connection, chart.c.id.in_(part_of_ids))
+        fresh = by_ids(connection, ids - found.keys())
         found.update((one.chart.id, one) for one in fresh)
+        others = decisions.linked_with(connection, [one.key for one in fresh]) - {one.key for one in found.values()}
+        ids = {one.chart.id for one in by_keys(connection, others)}
         frontier = {identifier for one in fresh for identifier in one.chart.identifiers} - seen
     return list(found.values())
 
@@ -215,7 +249,7 @@ def _load(connection: Connection, condition: sa.ColumnElement[bool]) -> list[Lin
         numbers = {PatientIdentifier(row.issuer, row.value): row.linked for row in group if row.issuer is not None}
         described = Chart(key, first.hospital, frozenset(numbers), first.birth_date, first.sex, first.name)
         linked = frozenset(one for one, is_linked in numbers.items() if is_linked)
-        loaded.append(LinkedChart(described, first.person, linked))
+        loaded.append(LinkedChart(described, first.person, linked, first.key))
     return loaded
 
 

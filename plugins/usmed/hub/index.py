@@ -126,8 +126,13 @@ def link(charts: Iterable[Chart], national: NationalNumber | None, decided: Iter
     owners: dict[PatientIdentifier, _Person] = {}
     for chart in ordered:
         person = people[chart.id]
-        # The oldest person first: when two of them contradict each other, the chart belongs to the older.
-        for identifier in sorted(usable[chart.id], key=lambda one: (owners[one].charts[0] if one in owners else 0, one)):
+        # When two persons contradict each other, the chart belongs to the one whom the hospital's own number names, and
+        # then to the older.
+        order = {
+            one: (national is not None and one.issuer == national.issuer, owners[one].charts[0] if one in owners else 0)
+            for one in usable[chart.id]
+        }
+        for identifier in sorted(order, key=lambda one: (order[one], one)):
             owner = owners.get(identifier)
             if owner is None or owner is person:
                 owners[identifier] = person
@@ -201,7 +206,8 @@ def _usable(
 
     "0000000000000" or a neighbour's number typed in for want of a better one would otherwise join strangers.
     """
-    reasons = {one: "it was decided that it is another person's" for one in chart.identifiers if (chart.id, one) in lost}
+    given_away = [one for one in chart.identifiers if (chart.id, one) in lost]
+    reasons = dict.fromkeys(given_away, "it was decided that it is another person's")
     kept = sorted(chart.identifiers - reasons.keys())
     claimed = [one for one in kept if national and one.issuer == national.issuer]
     if len(claimed) > 1:

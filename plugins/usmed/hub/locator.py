@@ -9,12 +9,12 @@ from sqlalchemy import Connection
 
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.errors import PeerDataError
-from usmed.domain.identifiers import PatientIdentifier
-from usmed.domain.region import HUB, Hospital, RegionManifest
+from usmed.domain.region import Hospital, RegionManifest
 from usmed.domain.study_record import StudyRecord, bucket_of, parse_study_record
-from usmed.hub import charts, consents, studies
-from usmed.hub.charts import LinkedChart, NewChart
-from usmed.hub.index import link, linking_identifiers
+from usmed.hub import candidate_store, charts, studies
+from usmed.hub.charts import NewChart
+from usmed.hub.index import linking_identifiers
+from usmed.hub.relink import relink
 from usmed.hub.tables import changing
 from usmed.platform.audit_log import append_in
 from usmed.platform.storage import Database
@@ -107,32 +107,13 @@ class Locator:
         }
         ids, made = charts.ensure(connection, described.values())
         # In the order in which they came: the last name that was told is kept.
-        charts.tell_names(connection, {ids[described[one]]: one.name for one in records if one.name})
+        renamed = charts.tell_names(connection, {ids[described[one]]: one.name for one in records if one.name})
         left |= studies.save(connection, hospital.id, {record: ids[new] for record, new in described.items()})
-        freed = charts.remove_unused(connection, left)
+        freed, parted = charts.remove_unused(connection, left)
         fresh = {number for new, key in ids.items() if key in made for number in new.identifiers}
-        return self._relink(connection, fresh | freed)
-
-    def _relink(self, connection: Connection, numbers: set[PatientIdentifier]) -> list[AuditEvent]:
-        """Join anew all charts that have to do with these numbers; note whose consents that may concern."""
-        connected = charts.connected(connection, numbers)
-        links = link((one.chart for one in connected), self._region().national_number)
-        now = self._clock()
-        changed = charts.save_links(connection, connected, links.persons, links.contradictions, int(now.timestamp()))
-        consents.note_change(connection, _under_consent(connection, connected, links.persons, changed))
-        return [
-            AuditEvent(
-                now,
-                AuditEventType.IDENTITY,
-                HUB,
-                patient=str(one.identifier),
-                outcome=Outcome.DENIED,
-                # The reason proper holds birth dates: it is for `usmed patients contradictions`.
-                reason="kept apart: the number is contradicted",
-            )
-            for one in links.contradictions
-            if one.chart in changed
-        ]
+        # Who may be the same person is found later (`finder`): hospitals do not wait for it.
+        candidate_store.compare_later(connection, renamed)
+        return relink(connection, national, self._clock(), fresh | freed, parted)
 
     def _event(self, hospital: Hospital, detail: Mapping[str, int | str], problems: Sequence[Any]) -> AuditEvent:
         return AuditEvent(
@@ -143,19 +124,3 @@ class Locator:
             detail=detail,
         )
 
-
-def _under_consent(
-    connection: Connection, connected: Sequence[LinkedChart], persons: Mapping[int, int], changed: Sequence[int]
-) -> set[PatientIdentifier]:
-    """Return the numbers of the changed charts whose person, before or after, has given a consent."""
-    touched = {persons[key] for key in changed}
-    touched |= {one.person for one in connected if one.chart.id in changed}
-    around = {
-        number
-        for one in connected
-        if persons[one.chart.id] in touched or one.person in touched
-        for number in one.chart.identifiers
-    }
-    if not consents.of_numbers(connection, around):
-        return set()
-    return {number for one in connected if one.chart.id in changed for number in one.chart.identifiers}

@@ -53,6 +53,8 @@ def upgrade() -> None:
         sa.Column("value", sa.Text, primary_key=True),
         sa.Column("side", sa.Text, nullable=False),
     )
+    # Which copies went where because of a link.
+    op.create_index("patient_access_study", "patient_access", ["study_instance_uid", "source"])
     op.create_table(
         "registrar_passkey",
         sa.Column("id", sa.Text, primary_key=True),

@@ -171,6 +171,43 @@ def test_contradictions_are_shown_to_a_person(usmed: Commands) -> None:
     ]
 
 
+def test_candidates_are_shown_and_decided_and_undone(usmed: Commands) -> None:
+    region = load_region(usmed.folder / "region.json")
+    database = open_database(usmed.database_url(), [CHAIN])
+    locator = Locator(database, lambda: region, Clock())
+    locator.feed(region.hospitals["iasi"], [study("1.1", ("SF-SPIRIDON", "7"), name="Ştefan^Ion")], [])
+    locator.feed(region.hospitals["bacau"], [study("2.1", ("BACAU", "9"), name="STEFAN ION")], [])
+    database.close()
+    one = "chart 1 of person 1: Ştefan^Ion, iasi, SF-SPIRIDON:7, born 19630615, sex M"
+    other = "chart 2 of person 2: STEFAN ION, bacau, BACAU:9, born 19630615, sex M"
+    assert [line.strip() for line in usmed("patients", "candidates").stdout.splitlines()] == [
+        "100 of 100", one, other, "1 pair(s) wait for a decision",
+    ]  # fmt: skip
+    who = ("--by", "Maria Ionescu", "--reason", "identity card")
+    assert usmed("patients", "link", "1", "2").returncode == 2, "a decision needs a person and a reason"
+    linked = usmed("patients", "link", "1", "2", *who)
+    assert (linked.returncode, linked.stderr) == (0, "")
+    assert linked.stdout.splitlines()[1:] == [
+        "    one: iasi, SF-SPIRIDON:7, born 19630615, sex M",
+        "    other: bacau, BACAU:9, born 19630615, sex M",
+    ]
+    assert usmed("patients", "show", "BACAU:9").stdout.startswith("    chart 2 of person 1: STEFAN ION")
+    assert usmed("patients", "show", "2").stdout.endswith("2 chart(s) of 1 person(s)\n")
+    assert usmed("patients", "candidates").stdout == "0 pair(s) wait for a decision\n"
+    again = usmed("patients", "link", "1", "2", *who)
+    assert again.returncode != 0
+    assert "one person already" in again.stderr
+    assert usmed("patients", "undo", "1", *who).returncode == 0
+    assert usmed("patients", "different", "1", "2", *who).returncode == 0
+    assert usmed("patients", "unlink", "1", *who).returncode != 0
+    heads = [line for line in usmed("patients", "history").stdout.splitlines() if not line.startswith(" ")]
+    assert [line.split("UTC  ")[1].partition(",")[0] for line in heads] == [
+        "different", "undo of 1", "link (undone by 2)",
+    ]  # fmt: skip
+    assert usmed("patients", "history", "1").stdout.splitlines()[0] == heads[2]
+    assert "tefan" not in usmed("audit", "tail").stdout
+
+
 def test_audit_verify_says_unbroken_or_where_it_broke(usmed: Commands) -> None:
     for number in (7, 8, 9):
         bring(usmed, consent_document(consent("BACAU", str(number)), id=f"consent-{number}", version=1))
@@ -227,7 +264,8 @@ def test_every_command_has_help(usmed: Commands) -> None:
         "audit verify",
         "audit tail",
         "consent list",
-        "patients contradictions",
+        *(f"patients {one}" for one in ("contradictions", "candidates", "show", "link", "different", "unlink", "undo")),
+        "patients history",
     ):
         result = usmed(*command.split(), "--help")
         assert (result.returncode, result.stderr) == (0, "")

@@ -12,6 +12,7 @@ from usmed.domain.identifiers import PatientIdentifier
 from usmed.hub import enrolments
 from usmed.hub.portal.app import HEADERS
 from usmed.hub.portal.limits import MOST_FAILURES
+from usmed.hub.review import Review
 
 ANA = ("RO-CNP", CNP)
 SCRIPT = "<script>alert(1)</script>\"'&amp;"
@@ -255,3 +256,17 @@ def test_who_signs_for_several_people_sees_for_whom(region: Region) -> None:
     other.browser.set_cookie("__Host-usmed-invitation", f"{code}.19630616", domain=host)
     refused = other.post("/enrol/passkey/options", {})
     assert (refused.status_code, "5678" in refused.text) == (403, False)
+
+
+def test_what_a_registrar_has_joined_shows_nothing_of_another_patient(region: Region) -> None:
+    ana = Patient(region, ANA, LOCAL).enrolled()
+    region.feed("iasi", study("1.2.8", LOCAL, study_date="20250310"))
+    region.feed("bacau", study("1.2.9", ("BACAU", "9"), birth_date="", study_date="20240310"))
+    review = Review(region.database, lambda: region.manifest, region.clock)
+    one, other = (
+        review.named(PatientIdentifier(*number))[0].chart.id for number in (LOCAL, ("BACAU", "9"))
+    )
+    review.link(one, other, by="Maria Ionescu", reason="the wrong card")
+    page = ana.read("/studies")
+    assert "10 martie 2025" in page
+    assert "10 martie 2024" not in page

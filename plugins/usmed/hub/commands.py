@@ -1,4 +1,4 @@
-"""Commands of the hub's staff: `usmed consent …`, `usmed patients …`, and `usmed hub` itself."""
+"""Commands of the hub's staff: `usmed consent …` and `usmed hub` itself; and those of `commands_patients`."""
 
 import argparse
 import os
@@ -10,17 +10,12 @@ from datetime import UTC, datetime
 from usmed.domain.canonical import canonical_json
 from usmed.domain.consent import Consent, Provision
 from usmed.domain.consent_record import ProofKind
-from usmed.domain.errors import PeerDataError
-from usmed.domain.identifiers import PatientIdentifier, patient_identifier
 from usmed.domain.paper import scan_digest
-from usmed.hub import charts
+from usmed.hub.commands_patients import add_patients_commands, hub_database, number_of
 from usmed.hub.consents import StoredConsent
-from usmed.hub.index import Chart
 from usmed.hub.registry import Registry
-from usmed.hub.settings import database_url, region_of
-from usmed.hub.tables import CHAIN
+from usmed.hub.settings import region_of
 from usmed.platform.region_store import believed_region
-from usmed.platform.storage import Database, open_database
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -35,14 +30,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     listing.add_argument("--json", action="store_true", help="one JSON object a line, with the whole resource")
     listing.set_defaults(run=_list)
 
-    patients = commands.add_parser("patients", help="look after the patient index")
-    actions = patients.add_subparsers(required=True, metavar="ACTION")
-    contradictions = actions.add_parser(
-        "contradictions",
-        help="list numbers that hospitals contradict each other about",
-        description="List the patients that were kept apart because a number they claim is contradicted.",
-    )
-    contradictions.set_defaults(run=_contradictions)
+    add_patients_commands(commands)
 
 
 def _serve(arguments: argparse.Namespace) -> None:
@@ -53,24 +41,15 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _database() -> Iterator[Database]:
-    database = open_database(database_url(os.environ), [CHAIN])
-    try:
-        yield database
-    finally:
-        database.close()
-
-
-@contextmanager
 def _registry() -> Iterator[Registry]:
     file = region_of(os.environ)
-    with _database() as database:
+    with hub_database() as database:
         region = believed_region(database, file)
         yield Registry(database, lambda: region, lambda: datetime.now(UTC))
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    patient = _patient(arguments.patient) if arguments.patient else None
+    patient = number_of(arguments.patient) if arguments.patient else None
     with _registry() as registry:
         for one in registry.listed(patient):
             if arguments.json:
@@ -83,24 +62,6 @@ def _list(arguments: argparse.Namespace) -> None:
                     print(f"    {line}")
 
 
-def _contradictions(arguments: argparse.Namespace) -> None:
-    with _database() as database, database.read() as connection:
-        found = charts.contradictions(connection)
-    for one in found:
-        print(f"{datetime.fromtimestamp(one.found, UTC):%Y-%m-%d %H:%M} {one.identifier}: {one.reason}")
-        print(f"    kept apart: {_chart(one.chart)}")
-        if one.other is not None:
-            print(f"    the number still names: {_chart(one.other)}")
-    print(f"{len(found)} contradiction(s)")
-
-
-def _patient(text: str) -> PatientIdentifier:
-    issuer, colon, value = text.partition(":")
-    if not colon:
-        raise PeerDataError(f"{text!r} is not ISSUER:VALUE")
-    return patient_identifier(issuer, value)
-
-
 def _summary(one: StoredConsent) -> str:
     return f"{one.id} version {one.version} {one.status} {one.patient}"
 
@@ -111,11 +72,6 @@ def _proof(one: StoredConsent) -> str:
         return f"signed by the patient's passkey, here since {recorded}"
     sheet = scan_digest(one.resource)
     return f"on paper, recorded at {one.proved_by}, here since {recorded}; {f'scan {sheet}' if sheet else 'no scan'}"
-
-
-def _chart(chart: Chart) -> str:
-    numbers = ", ".join(str(one) for one in sorted(chart.identifiers))
-    return f"{chart.hospital}, {numbers}, born {chart.birth_date or '?'}, sex {chart.sex or '?'}"
 
 
 def _rules(consent: Consent) -> Iterator[str]:

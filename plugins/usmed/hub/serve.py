@@ -10,6 +10,7 @@ from usmed import __version__
 from usmed.domain.audit import AuditEvent, AuditEventType
 from usmed.domain.errors import ConfigurationError
 from usmed.domain.region import HUB
+from usmed.hub.finder import Finder
 from usmed.hub.settings import load_settings
 from usmed.hub.tables import CHAIN
 from usmed.hub.wsgi import gateways, wire
@@ -67,6 +68,7 @@ def serve() -> None:
         audit.append(AuditEvent(clock(), AuditEventType.APPLICATION, HUB, detail=detail)).wait()
 
     regions = RegionStore(database, audit, clock, agent=HUB, file=settings.region)
+    finder = Finder(database, regions.current, clock)
     watcher = RegionWatcher(regions, Path(os.environ[REGION_FILE]), {})
     client = SignedClient(Identity(HUB, settings.key), regions.current, clock, connections_per_member=2)
     wired = wire(settings, database, audit, clock, regions, client.post)
@@ -85,6 +87,7 @@ def serve() -> None:
     listener.start()
     watcher.start()
     wired.deliveries.start()
+    finder.start()
     postmen = [
         Postman(database, gateway, clock, settled=wired.contacts.settled(channel))
         for channel, gateway in gateways(settings).items()
@@ -97,6 +100,7 @@ def serve() -> None:
     client.close()
     wired.deliveries.stop(STOP_S)
     wired.herald.stop(STOP_S)
+    finder.stop(STOP_S)
     for postman in postmen:
         postman.close()
     watcher.stop(STOP_S)

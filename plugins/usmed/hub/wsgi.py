@@ -14,6 +14,7 @@ from usmed.hub.accesses import Accesses
 from usmed.hub.app import create_app
 from usmed.hub.causes import note_cause, tell_nobody
 from usmed.hub.contacts import Contacts
+from usmed.hub.finder import Finder
 from usmed.hub.invitations import Invitations
 from usmed.hub.locator import Locator
 from usmed.hub.patients import Patients

@@ -1,7 +1,7 @@
 """Whose passkey it is: which numbers a person has, and under which of them the passkey signs."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -11,6 +11,7 @@ from usmed.domain.identifiers import NationalNumber, PatientIdentifier
 from usmed.hub import charts, enrolments
 from usmed.hub.charts import LinkedChart
 from usmed.hub.enrolments import HeldEnrolment
+from usmed.hub.index import link
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,8 @@ def charts_of(
     """
     persons: dict[int, dict[int, LinkedChart]] = {}
     for number in sorted(own):
-        for one in charts.of_persons(connection, charts.person_named(number)):
+        found = charts.of_persons(connection, charts.person_named(number))
+        for one in _by_numbers(found, number, national):
             persons.setdefault(one.person, {})[one.chart.id] = one
     fitting = {person: found for person, found in persons.items() if _fits(own, found.values(), national)}
     # Each may fit by itself, and contradict another.
@@ -91,6 +93,18 @@ def charts_of(
         fitting = {}
     known = [one for found in fitting.values() for one in found.values()]
     return known, sum(map(len, persons.values())) - len(known)
+
+
+def _by_numbers(
+    person: Collection[LinkedChart], number: PatientIdentifier, national: NationalNumber | None
+) -> list[LinkedChart]:
+    """Return those charts of a person that numbers join with this one.
+
+    What a registrar has joined is for hospitals to find: no patient reads of another's by a registrar's mistake.
+    """
+    joined = link((replace(one.chart, identifiers=one.linked) for one in person), national).persons
+    named = {joined[one.chart.id] for one in person if number in one.linked}
+    return [one for one in person if joined[one.chart.id] in named]
 
 
 def _fits(

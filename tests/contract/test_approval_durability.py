@@ -28,11 +28,12 @@ from simulators.authenticator import Authenticator
 from usmed.domain.approval import Change, Operation, State, parse_operation
 from usmed.domain.errors import RefusedError, TransportError, UsmedError
 from usmed.domain.secret_sharing import Release
-from usmed.keyserver.console.access import Access
+from usmed.keyserver.console.app import DOOR
 from usmed.keyserver.store import CHAIN
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.secret_client import SecretClient
 from usmed.platform.signed_http import Identity
+from usmed.platform.staff.access import Access
 from usmed.platform.storage import open_database
 
 __all__ = ["installed", "small_disk"]  # fixtures
@@ -53,7 +54,7 @@ class Console:
         self._headers = {"Origin": self.origin}
         database = open_database(server.url, [CHAIN])
         try:
-            code = {"code": Access(database, lambda: datetime.now(UTC)).make_code("test"), "name": "Ana Șuteu"}
+            code = {"code": Access(database, lambda: datetime.now(UTC), DOOR).make_code("test"), "name": "Ana Șuteu"}
         finally:
             database.close()
         response = self._passkey.create(self._post("/register/options", code))

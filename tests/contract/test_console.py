@@ -12,10 +12,11 @@ from contract.test_key_servers import KeyRegion, region
 from simulators.authenticator import Authenticator
 from usmed.domain.approval import State, short_digest
 from usmed.domain.canonical import sha256_hex
-from usmed.keyserver.console.access import Access
-from usmed.keyserver.console.app import HEADERS
+from usmed.keyserver.console.app import DOOR
 from usmed.keyserver.console.words import _WORDS, LANGUAGES
 from usmed.platform.passkeys import origin_of
+from usmed.platform.staff.access import Access
+from usmed.platform.staff.pages import HEADERS
 
 __all__ = ["region"]  # a fixture
 
@@ -27,7 +28,7 @@ class Administrator:
 
     def __init__(self, region: KeyRegion, server: str = "keys-1", origin: str = ORIGIN) -> None:
         self.region = region
-        self.access = Access(region.databases[server], region.clock)
+        self.access = Access(region.databases[server], region.clock, DOOR)
         self.passkey = Authenticator(origin)
         self.browser = Client(region.clients[server].application)
         self.csrf = ""
@@ -80,7 +81,7 @@ def test_without_a_session_there_is_only_the_door(region: KeyRegion) -> None:
     for path in ("/", "/approvals", "/approvals/" + "0" * 64, "/log"):
         answer = person.get(path)
         assert (answer.status_code, answer.headers["Location"]) == (302, "/console/login"), path
-    for path in ("/login", "/register", "/static/console.css", "/static/console.js"):
+    for path in ("/login", "/register", "/static/staff.css", "/static/staff.js"):
         assert person.get(path).status_code == 200
     for path in ("/logout", "/approvals/" + "0" * 64, "/approvals/" + "0" * 64 + "/options"):
         answer = person.post(path, {})
@@ -345,7 +346,7 @@ def test_nothing_that_was_sent_is_markup(ana: Administrator) -> None:
 
 
 def test_every_page_forbids_what_is_not_its_own(ana: Administrator) -> None:
-    for path in ("/", "/approvals", "/log", "/login", "/register", "/nowhere", "/static/console.js"):
+    for path in ("/", "/approvals", "/log", "/login", "/register", "/nowhere", "/static/staff.js"):
         answer = ana.get(path)
         policy = answer.headers["Content-Security-Policy"]
         assert policy == HEADERS["Content-Security-Policy"]

@@ -15,11 +15,12 @@ from pathlib import Path
 from usmed.domain.approval import Change, State
 from usmed.domain.errors import ConfigurationError, RefusedError
 from usmed.keyserver.approvals import UNKNOWN, Approvals, HeldOperation
-from usmed.keyserver.console.access import CODE_LIFE, Access
+from usmed.keyserver.console.app import DOOR
 from usmed.keyserver.settings import DEFAULT_DATABASE_URL, ID
 from usmed.keyserver.store import CHAIN, RecordStore
 from usmed.platform.environment import DATABASE_URL, setting
 from usmed.platform.notices import Outbox
+from usmed.platform.staff.access import CODE_LIFE, Access
 from usmed.platform.storage import Database, open_database
 
 
@@ -143,7 +144,7 @@ def _approvals(database: Database) -> Approvals:
 
 
 def _access(database: Database) -> Access:
-    return Access(database, _now)
+    return Access(database, _now, DOOR)
 
 
 def _server() -> str:

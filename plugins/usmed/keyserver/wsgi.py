@@ -13,9 +13,8 @@ from usmed.domain.errors import TransportError
 from usmed.domain.region import RegionManifest
 from usmed.keyserver.app import Services, create_app
 from usmed.keyserver.approvals import Approvals
-from usmed.keyserver.console.access import Access
+from usmed.keyserver.console.app import DOOR, create_console
 from usmed.keyserver.console.app import Services as ConsoleServices
-from usmed.keyserver.console.app import create_console
 from usmed.keyserver.exchange import Exchange
 from usmed.keyserver.metrics import describe_server
 from usmed.keyserver.secrets import SecretShares
@@ -29,6 +28,7 @@ from usmed.platform.nonces import NonceStore
 from usmed.platform.notices import Outbox
 from usmed.platform.passkeys import Ceremonies, origin_of
 from usmed.platform.signed_http import Identity, Post, SignedGuard
+from usmed.platform.staff.access import Access
 from usmed.platform.storage import Database
 from usmed.platform.unavailable import while_storage_answers
 
@@ -144,7 +144,7 @@ def wire(
             database=database,
             store=store,
             approvals=approvals,
-            access=Access(database, clock),
+            access=Access(database, clock, DOOR),
             ceremonies=Ceremonies(f"USMED {settings.id}", lambda: origin_of(address), nonces, clock, scope="console"),
             outbox=outbox,
             audit=audit,

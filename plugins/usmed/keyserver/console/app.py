@@ -5,26 +5,23 @@ signature of a passkey over the operation besides.
 """
 
 import functools
-import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.resources import files
 from typing import Any
 
 from fido2.webauthn import AttestedCredentialData
-from flask import Flask, Response, abort, g, redirect, render_template, request, url_for
+from flask import Flask, Response, g, redirect, render_template, request, url_for
 from werkzeug.exceptions import HTTPException
 
 from usmed import __version__
 from usmed.domain.approval import RATES, Change, State, decision_challenge
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
-from usmed.domain.canonical import canonical_json, parse_json
+from usmed.domain.canonical import canonical_json
 from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.region import RegionManifest
 from usmed.domain.ticket import thumbprint
 from usmed.keyserver.approvals import UNKNOWN, Approvals
-from usmed.keyserver.console.access import LONGEST_NAME, SESSION_LIFE, Access, Passkey
 from usmed.keyserver.console.words import LANGUAGES, translate
 from usmed.keyserver.store import RecordStore
 from usmed.platform.audit_log import AuditLog
@@ -33,28 +30,24 @@ from usmed.platform.keys import public_key_text
 from usmed.platform.notices import Outbox
 from usmed.platform.passkeys import Ceremonies
 from usmed.platform.signed_http import error_body
+from usmed.platform.staff.access import LONGEST_NAME, SESSION_LIFE, Access, Door, Passkey
+from usmed.platform.staff.pages import (
+    LIMIT_BYTES,
+    brings_csrf,
+    csrf_of,
+    finished,
+    json_answer,
+    json_body,
+    language_of,
+    static_answer,
+    text_of,
+)
 from usmed.platform.storage import Database, StorageError
 
-SESSION, LANGUAGE = "__Host-usmed-console", "__Host-usmed-language"
-LIMIT_BYTES = 65536
-_STATIC = {
-    "console.css": "text/css; charset=utf-8",
-    "console.js": "text/javascript; charset=utf-8",
-    "key.svg": "image/svg+xml",
-}
+SESSION = "__Host-usmed-console"
+DOOR = Door("console", "usmed keyserver console-code")
 OPEN = frozenset({"login", "login_options", "log_in", "register", "register_options", "registered", "static_file"})
 """Endpoints that need no session."""
-
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
-    " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    # Not no-referrer: forms would then be sent with the origin "null" (Fetch, "append a request Origin header").
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Permissions-Policy": "publickey-credentials-get=(self), publickey-credentials-create=(self)",
-    "Cache-Control": "no-store",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +84,7 @@ def _add_guard(app: Flask, services: Services) -> None:
 
     @app.before_request
     def guard() -> Any:
-        g.language = _language()
+        g.language = language_of(LANGUAGES, "en")
         g.token = request.cookies.get(SESSION, "")
         g.passkey = access.session(g.token) if g.token else None
         if request.method == "POST" and request.headers.get("Origin", ceremonies.origin) != ceremonies.origin:
@@ -102,8 +95,7 @@ def _add_guard(app: Flask, services: Services) -> None:
             if request.method == "GET":
                 return redirect(url_for("login"))
             raise RefusedError("no-session", "the session is over: log in again")
-        given = request.headers.get("X-CSRF-Token") or request.form.get("csrf", "")
-        if request.method == "POST" and not hmac.compare_digest(given.encode(), _csrf(g.token).encode()):
+        if request.method == "POST" and not brings_csrf(g.token):
             raise RefusedError("forbidden", "this form is not from this session: load the page again")
         return None
 
@@ -116,7 +108,7 @@ def _add_guard(app: Flask, services: Services) -> None:
             "languages": LANGUAGES,
             "server": services.server,
             "passkey": g.get("passkey"),
-            "csrf": _csrf(g.token) if g.get("passkey") else "",
+            "csrf": csrf_of(g.token) if g.get("passkey") else "",
             "now": now,
             "badge": services.approvals.counts()[State.PENDING] if g.get("passkey") else 0,
             "version": __version__,
@@ -124,13 +116,7 @@ def _add_guard(app: Flask, services: Services) -> None:
 
     @app.after_request
     def headers(response: Response) -> Response:
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
-        if request.args.get("lang") in LANGUAGES:
-            response.set_cookie(
-                LANGUAGE, g.language, max_age=31_536_000, path="/", secure=True, httponly=True, samesite="Strict"
-            )
-        return response
+        return finished(response, g.language, LANGUAGES)
 
 
 def _add_log_in(app: Flask, services: Services) -> None:
@@ -142,7 +128,7 @@ def _add_log_in(app: Flask, services: Services) -> None:
 
     @app.post("/login/options")
     def login_options() -> Response:
-        return _json(ceremonies.log_in())
+        return json_answer(ceremonies.log_in())
 
     @app.post("/login")
     def log_in() -> Response:
@@ -151,7 +137,7 @@ def _add_log_in(app: Flask, services: Services) -> None:
         def find(id: bytes) -> list[AttestedCredentialData]:
             return [known[id].credential] if id in known else []
 
-        return _session(known[ceremonies.logged_in(_body({"response"})["response"], find).credential_id])
+        return _session(known[ceremonies.logged_in(json_body({"response"})["response"], find).credential_id])
 
     @app.get("/register")
     def register() -> str:
@@ -159,15 +145,15 @@ def _add_log_in(app: Flask, services: Services) -> None:
 
     @app.post("/register/options")
     def register_options() -> Response:
-        body = _body({"code", "name"})
-        access.check_code(_text(body, "code", 64))
-        name, known = _text(body, "name", LONGEST_NAME), [one.credential for one in access.passkeys()]
-        return _json(ceremonies.registration(f"{name} ({services.server})", name, known))
+        body = json_body({"code", "name"})
+        access.check_code(text_of(body, "code", 64))
+        name, known = text_of(body, "name", LONGEST_NAME), [one.credential for one in access.passkeys()]
+        return json_answer(ceremonies.registration(f"{name} ({services.server})", name, known))
 
     @app.post("/register")
     def registered() -> Response:
-        body = _body({"code", "name", "response"})
-        code, name = _text(body, "code", 64), _text(body, "name", LONGEST_NAME)
+        body = json_body({"code", "name", "response"})
+        code, name = text_of(body, "code", 64), text_of(body, "name", LONGEST_NAME)
         return _session(access.register(code, name, ceremonies.registered(body["response"])))
 
     @app.post("/logout")
@@ -178,7 +164,7 @@ def _add_log_in(app: Flask, services: Services) -> None:
         return response
 
     def _session(passkey: Passkey) -> Response:
-        response = _json({"next": url_for("overview")})
+        response = json_answer({"next": url_for("overview")})
         response.set_cookie(
             SESSION, access.log_in(passkey), max_age=int(SESSION_LIFE.total_seconds()), path="/", secure=True,
             httponly=True, samesite="Strict",
@@ -230,12 +216,7 @@ def _add_pages(app: Flask, services: Services) -> None:
 
     @app.get("/static/<name>")
     def static_file(name: str) -> Response:
-        if name not in _STATIC:
-            abort(404)
-        folder = files("usmed.keyserver.console").joinpath("static")
-        response = Response(folder.joinpath(name).read_bytes(), content_type=_STATIC[name])
-        response.headers["Cache-Control"] = "private, max-age=300"
-        return response
+        return static_answer(name, "usmed.keyserver.console", ["key.svg"])
 
 
 def _add_decisions(app: Flask, services: Services) -> None:
@@ -243,19 +224,19 @@ def _add_decisions(app: Flask, services: Services) -> None:
 
     @app.post("/approvals/<digest>/options")
     def decision_options(digest: str) -> Response:
-        challenge = _challenge(digest, _change(_body({"decision"})))
-        return _json(ceremonies.signing(challenge, [one.credential for one in access.passkeys()]))
+        challenge = _challenge(digest, _change(json_body({"decision"})))
+        return json_answer(ceremonies.signing(challenge, [one.credential for one in access.passkeys()]))
 
     @app.post("/approvals/<digest>")
     def decide(digest: str) -> Response:
-        body = _body({"decision", "response"})
+        body = json_body({"decision", "response"})
         change = _change(body)
         known = {one.credential.credential_id: one for one in access.passkeys()}
         credentials = [one.credential for one in known.values()]
         used = known[ceremonies.signed(_challenge(digest, change), body["response"], credentials).credential_id]
         proof = canonical_json(body["response"]).decode("utf-8")
         approvals.decide(digest, change, by=f"{used.name} (passkey {used.id[:16]})", proof=proof)
-        return _json({"next": url_for("operation", digest=digest)})
+        return json_answer({"next": url_for("operation", digest=digest)})
 
     def _challenge(digest: str, change: Change) -> bytes:
         return decision_challenge(server=services.server, digest=approvals.find(digest).digest, change=change)
@@ -281,45 +262,14 @@ def _add_refusals(app: Flask, services: Services) -> None:
     app.register_error_handler(HTTPException, lambda error: _problem(error.code or 500, "http", error.name))
 
 
-def _language() -> str:
-    for one in (request.args.get("lang"), request.cookies.get(LANGUAGE)):
-        if one in LANGUAGES:
-            return str(one)
-    return request.accept_languages.best_match(list(LANGUAGES)) or "en"
-
-
-def _csrf(token: str) -> str:
-    return hmac.digest(token.encode(), b"csrf", "sha256").hex()
-
-
 def _remote() -> str:
     return request.remote_addr or ""
-
-
-def _body(members: set[str]) -> dict[str, Any]:
-    if request.mimetype != "application/json":
-        raise PeerDataError("the body must be application/json")
-    body = parse_json(request.get_data(cache=False), limit_bytes=LIMIT_BYTES)
-    if not isinstance(body, dict) or set(body) != members:
-        raise PeerDataError(f"the body has exactly the members {', '.join(sorted(members))}")
-    return body
-
-
-def _text(body: dict[str, Any], name: str, longest: int) -> str:
-    value = body[name]
-    if not isinstance(value, str) or not 1 <= len(value.strip()) <= longest or not value.isprintable():
-        raise PeerDataError(f"{name}: text of 1 to {longest} characters")
-    return value.strip()
 
 
 def _change(body: dict[str, Any]) -> Change:
     if body["decision"] not in (Change.APPROVE.value, Change.REFUSE.value):
         raise PeerDataError("decision: approve or refuse")
     return Change(body["decision"])
-
-
-def _json(document: Any) -> Response:
-    return Response(canonical_json(document), content_type="application/json")
 
 
 def _problem(status: int, code: str, message: str) -> Response:

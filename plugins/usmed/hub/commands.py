@@ -1,4 +1,5 @@
-"""Commands of the hub's staff: `usmed consent …` and `usmed hub` itself; and those of `commands_patients`."""
+"""Commands of the hub's staff: `usmed consent …` and `usmed hub` itself; and those of `commands_patients`,
+`commands_registrar`."""
 
 import argparse
 import os
@@ -12,6 +13,7 @@ from usmed.domain.consent import Consent, Provision
 from usmed.domain.consent_record import ProofKind
 from usmed.domain.paper import scan_digest
 from usmed.hub.commands_patients import add_patients_commands, hub_database, number_of
+from usmed.hub.commands_registrar import add_registrar_commands
 from usmed.hub.consents import StoredConsent
 from usmed.hub.registry import Registry
 from usmed.hub.settings import region_of
@@ -31,6 +33,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     listing.set_defaults(run=_list)
 
     add_patients_commands(commands)
+    add_registrar_commands(commands)
 
 
 def _serve(arguments: argparse.Namespace) -> None:

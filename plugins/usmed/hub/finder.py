@@ -94,6 +94,16 @@ class Finder:
             self._stop.wait(0.05 if busy else POLL_S)
 
 
+def waiting_charts(database: Database) -> Callable[[], int]:
+    """Return what tells how many charts wait to be compared."""
+
+    def count() -> int:
+        with database.read() as connection:
+            return candidate_store.how_many_wait(connection)
+
+    return count
+
+
 def demographics(one: LinkedChart, national: NationalNumber | None) -> Demographics:
     """Return what a chart says of its patient; of national numbers, the one by which it is found."""
     own = sorted(each.value for each in one.linked if national and each.issuer == national.issuer)

@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Any
 from wsgiref.types import WSGIApplication
 
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.contact import Channel
 from usmed.domain.errors import TransportError
@@ -14,7 +16,7 @@ from usmed.hub.accesses import Accesses
 from usmed.hub.app import create_app
 from usmed.hub.causes import note_cause, tell_nobody
 from usmed.hub.contacts import Contacts
-from usmed.hub.finder import Finder
+from usmed.hub.finder import waiting_charts
 from usmed.hub.invitations import Invitations
 from usmed.hub.locator import Locator
 from usmed.hub.patients import Patients
@@ -24,9 +26,14 @@ from usmed.hub.portal.mount import mounted
 from usmed.hub.portal.sessions import Sessions
 from usmed.hub.portal.web import Services as PortalServices
 from usmed.hub.proxies import behind
+from usmed.hub.registrar.app import DOOR, create_registrar
+from usmed.hub.registrar.app import PATH as REGISTRAR
+from usmed.hub.registrar.app import Services as RegistrarServices
+from usmed.hub.registrar.origin import registrar_origin
 from usmed.hub.registry import Registry
 from usmed.hub.requests import Requests
 from usmed.hub.resolve import Resolver
+from usmed.hub.review import Review
 from usmed.hub.services import Services
 from usmed.hub.settings import HubSettings
 from usmed.hub.telling import Herald
@@ -38,6 +45,7 @@ from usmed.platform.notices import Gateway, Outbox
 from usmed.platform.passkeys import Ceremonies
 from usmed.platform.region_store import RegionStore
 from usmed.platform.signed_http import Identity, Post, SignedGuard
+from usmed.platform.staff.access import Access
 from usmed.platform.storage import Database
 from usmed.platform.unavailable import while_storage_answers
 
@@ -147,6 +155,18 @@ def wire(
             clock=clock,
         )
     )
-    application = while_storage_answers(mounted(guard, portal.wsgi_app, region))
+    registrar = create_registrar(
+        RegistrarServices(
+            region=region,
+            review=Review(database, region, clock),
+            waiting=waiting_charts(database),
+            access=Access(database, clock, DOOR),
+            ceremonies=Ceremonies(region().name, lambda: registrar_origin(region()), nonces, clock, scope="registrar"),
+            audit=audit,
+            clock=clock,
+        )
+    )
+    pages = DispatcherMiddleware(mounted(guard, portal.wsgi_app, region), {REGISTRAR: registrar.wsgi_app})
+    application = while_storage_answers(pages)
     herald = Herald(database, contacts, outbox, region, clock)
     return Wired(behind(application, settings.proxies), deliveries, contacts, herald)

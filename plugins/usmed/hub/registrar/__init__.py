@@ -1,0 +1,1 @@
+"""Pages on which registrars decide who is who: `/registrar` of the hub."""

@@ -1,0 +1,351 @@
+"""The registrars' pages and what they post. Rendered here, without a script but for the passkey at the door.
+
+Whatever changes something needs a session, its CSRF token and the pages' own origin.
+"""
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from fido2.webauthn import AttestedCredentialData
+from flask import Flask, Response, g, redirect, render_template, request, url_for
+from werkzeug.exceptions import HTTPException
+
+from usmed import __version__
+from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
+from usmed.domain.errors import PeerDataError, RefusedError
+from usmed.domain.identifiers import patient_identifier
+from usmed.domain.region import RegionManifest
+from usmed.hub.charts import LinkedChart
+from usmed.hub.decisions import Kind, Side
+from usmed.hub.registrar.words import LANGUAGES, WORDS, say
+from usmed.hub.review import LONGEST_REASON, UNKNOWN, Comparison, Review
+from usmed.platform.audit_log import AuditLog
+from usmed.platform.passkeys import Ceremonies
+from usmed.platform.signed_http import error_body
+from usmed.platform.staff.access import SESSION_LIFE, Access, Door, Passkey
+from usmed.platform.staff.pages import (
+    LIMIT_BYTES,
+    brings_csrf,
+    csrf_of,
+    finished,
+    json_answer,
+    json_body,
+    language_of,
+    static_answer,
+    text_of,
+)
+from usmed.platform.storage import StorageError
+
+PATH = "/registrar"
+SESSION = "__Host-usmed-registrar"
+DOOR = Door("registrar", "usmed registrar invite NAME", named=True)
+OPEN = frozenset({"login", "login_options", "log_in", "register", "register_options", "registered", "static_file"})
+"""Endpoints that need no session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the pages need."""
+
+    region: Callable[[], RegionManifest]
+    review: Review
+    waiting: Callable[[], int]
+    access: Access
+    ceremonies: Ceremonies
+    audit: AuditLog
+    clock: Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of two charts side by side: a word's name, both texts, and whether they differ (None: no matter)."""
+
+    word: str
+    one: list[str]
+    other: list[str]
+    differs: bool | None
+
+
+def create_registrar(services: Services) -> Flask:
+    """Build the WSGI application; it is mounted under PATH."""
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = LIMIT_BYTES
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.add_template_filter(lambda moment: f"{moment:%Y-%m-%d %H:%M} UTC", "moment")
+    app.add_template_filter(person_name, "person_name")
+    app.add_template_filter(day, "day")
+    _add_guard(app, services)
+    _add_door(app, services)
+    _add_pages(app, services)
+    _add_decisions(app, services)
+    _add_refusals(app, services)
+    return app
+
+
+def _add_guard(app: Flask, services: Services) -> None:
+    @app.before_request
+    def guard() -> Any:
+        g.language = language_of(LANGUAGES, next(iter(LANGUAGES)))
+        g.token = request.cookies.get(SESSION, "")
+        g.passkey = None
+        if request.endpoint == "static_file":
+            return None
+        if request.method == "POST" and request.headers.get("Origin") != services.ceremonies.origin:
+            raise RefusedError("forbidden", "another site has sent this")
+        g.passkey = services.access.session(g.token) if g.token else None
+        if request.endpoint in OPEN or request.endpoint is None:
+            return None
+        if g.passkey is None:
+            if request.method == "GET":
+                return redirect(url_for("login"))
+            raise RefusedError("no-session", "the session is over: log in again")
+        if request.method == "POST" and not brings_csrf(g.token):
+            raise RefusedError("forbidden", "this form is not from this session: load the page again")
+        return None
+
+    @app.context_processor
+    def names() -> dict[str, Any]:
+        return {
+            "t": functools.partial(say, g.language),
+            "language": g.language,
+            "languages": LANGUAGES,
+            "region": services.region(),
+            "passkey": g.get("passkey"),
+            "csrf": csrf_of(g.token) if g.get("passkey") else "",
+            "longest": LONGEST_REASON,
+            "version": __version__,
+            "Side": Side,
+        }
+
+    @app.after_request
+    def headers(response: Response) -> Response:
+        return finished(response, g.language, LANGUAGES)
+
+    @app.get("/static/<name>")
+    def static_file(name: str) -> Response:
+        return static_answer(name, "usmed.hub.registrar", ["registrar.css", "registrar.svg"])
+
+
+def _add_door(app: Flask, services: Services) -> None:
+    access, ceremonies = services.access, services.ceremonies
+
+    @app.get("/login")
+    def login() -> Any:
+        return redirect(url_for("queue")) if g.passkey else render_template("login.html")
+
+    @app.post("/login/options")
+    def login_options() -> Response:
+        return json_answer(ceremonies.log_in())
+
+    @app.post("/login")
+    def log_in() -> Response:
+        known = {one.credential.credential_id: one for one in access.passkeys()}
+
+        def find(id: bytes) -> list[AttestedCredentialData]:
+            return [known[id].credential] if id in known else []
+
+        return _session(known[ceremonies.logged_in(json_body({"response"})["response"], find).credential_id])
+
+    @app.get("/register")
+    def register() -> str:
+        return render_template("register.html")
+
+    @app.post("/register/options")
+    def register_options() -> Response:
+        name = access.check_code(text_of(json_body({"code"}), "code", 64))
+        known = [one.credential for one in access.passkeys()]
+        return json_answer(ceremonies.registration(f"{name} ({services.region().name})", name, known))
+
+    @app.post("/register")
+    def registered() -> Response:
+        body = json_body({"code", "response"})
+        code = text_of(body, "code", 64)
+        return _session(access.register(code, "", ceremonies.registered(body["response"])))
+
+    @app.post("/logout")
+    def log_out() -> Any:
+        access.log_out(g.token)
+        response = redirect(url_for("login"))
+        response.delete_cookie(SESSION, path="/", secure=True, httponly=True, samesite="Strict")
+        return response
+
+    def _session(passkey: Passkey) -> Response:
+        response = json_answer({"next": url_for("queue")})
+        response.set_cookie(
+            SESSION, access.log_in(passkey), max_age=int(SESSION_LIFE.total_seconds()), path="/", secure=True,
+            httponly=True, samesite="Strict",
+        )  # fmt: skip
+        return response
+
+
+def _add_pages(app: Flask, services: Services) -> None:
+    review = services.review
+
+    @app.get("/")
+    def queue() -> str:
+        found, count = review.queue()
+        return render_template("queue.html", found=found, count=count, waiting=services.waiting())
+
+    @app.get("/pair/<int:one>/<int:other>")
+    def pair(one: int, other: int) -> str:
+        found = review.compare(one, other)
+        return render_template("pair.html", pair=found, rows=compared(found, services.region()))
+
+    @app.get("/person/<int:chart>")
+    def person(chart: int) -> str:
+        found = review.person(chart)
+        # Which of them both sides claim depends on what will be ticked: all that more than one chart claims.
+        claimed = [number for one in found for number in one.chart.identifiers]
+        shared = sorted({number for number in claimed if claimed.count(number) > 1})
+        return render_template("person.html", found=found, shared=shared)
+
+    @app.get("/find")
+    def find() -> str:
+        issuer, value = (request.args.get(name, "")[:64] for name in ("issuer", "value"))
+        issuers = [each for one in services.region().hospitals.values() for each in one.issuers]
+        if national := services.region().national_number:
+            issuers.insert(0, national.issuer)
+        found = review.named(patient_identifier(issuer, value)) if issuer and value else None
+        return render_template("find.html", issuers=issuers, issuer=issuer, value=value, found=found)
+
+    @app.get("/history")
+    def history() -> str:
+        before = request.args.get("before", "")
+        number = int(before) if before.isascii() and before.isdigit() and len(before) < 16 else None
+        return render_template("history.html", found=review.history(before=number))
+
+    @app.get("/history/<int:id>")
+    def decision(id: int) -> str:
+        one = review.decision(id)
+        sides = {side: [_described(each.described) for each in one.charts if each.side is side] for side in Side}
+        tells = one.kind is not Kind.DIFFERENT
+        return render_template(
+            "decision.html", one=one, sides=sides, crossed=review.crossed(id) if tells else None,
+            kept="kept" in request.args,
+        )  # fmt: skip
+
+
+def _add_decisions(app: Flask, services: Services) -> None:
+    review = services.review
+
+    def said() -> dict[str, str]:
+        by: Passkey = g.passkey
+        # Browsers write line breaks of a textarea as two characters.
+        return {"by": f"{by.name} (passkey {by.id[:16]})", "reason": " ".join(request.form.get("reason", "").split())}
+
+    def shown(id: int) -> Any:
+        return redirect(url_for("decision", id=id, kept=1), 303)
+
+    @app.post("/pair/<int:one>/<int:other>")
+    def decide(one: int, other: int) -> Any:
+        decisions = {Kind.LINK.value: review.link, Kind.DIFFERENT.value: review.different}
+        chosen = decisions.get(request.form.get("decision", ""))
+        if chosen is None:
+            raise PeerDataError("decision: link or different")
+        return shown(chosen(one, other, **said()).decision.id)
+
+    @app.post("/person/<int:chart>")
+    def part(chart: int) -> Any:
+        charts, numbers = request.form.getlist("chart"), request.form.getlist("takes")
+        if not charts or not all(one.isascii() and one.isdigit() and len(one) < 16 for one in charts):
+            raise PeerDataError("chart: which leave")
+        whole = {str(number): number for one in review.person(chart) for number in one.chart.identifiers}
+        if unknown := set(numbers) - whole.keys():
+            raise PeerDataError(f"{len(unknown)} numbers that are not this person's")
+        leaving = {int(one) for one in charts}
+        done = review.unlink(leaving, takes=[whole[one] for one in numbers], **said())
+        return shown(done.decision.id)
+
+    @app.post("/history/<int:id>")
+    def undo(id: int) -> Any:
+        return shown(review.undo(id, **said()).decision.id)
+
+
+def _add_refusals(app: Flask, services: Services) -> None:
+    def refused(error: Exception) -> Any:
+        status, code = (403, error.code) if isinstance(error, RefusedError) else (400, "bad-request")
+        status = 404 if code == UNKNOWN else status
+        event = AuditEvent(
+            services.clock(), AuditEventType.ADMINISTRATION, g.passkey.name if g.get("passkey") else _remote(),
+            outcome=Outcome.DENIED, reason=f"{code}: registrar's pages",
+            detail={"what": f"{request.method} {request.endpoint or 'no such page'}"},
+        )  # fmt: skip
+        services.audit.append(event).wait()
+        word = {"no-session": "session-over", "forbidden": "session-over"}.get(code, f"refused-{code}")
+        # The reason proper names what contradicts: it is for whoever may see the charts.
+        detail = str(error) if g.get("passkey") and isinstance(error, RefusedError) else ""
+        return _problem(status, code, word if word in WORDS else "not-understood", detail)
+
+    def other(error: HTTPException) -> Response:
+        word = "not-there" if error.code in (404, 405) else "not-understood"
+        return _problem(error.code or 500, "http", word)
+
+    app.register_error_handler(RefusedError, refused)
+    app.register_error_handler(PeerDataError, refused)
+    app.register_error_handler(StorageError, lambda error: _problem(503, "unavailable", "unavailable"))
+    app.register_error_handler(HTTPException, other)
+
+
+def compared(pair: Comparison, region: RegionManifest) -> list[Row]:
+    """Return what two charts say, line by line."""
+
+    def row(word: str, one: str, other: str) -> Row:
+        return Row(word, [one] if one else [], [other] if other else [], one != other)
+
+    def hospital(one: LinkedChart) -> str:
+        known = region.hospitals.get(one.chart.hospital)
+        return known.name if known else one.chart.hospital
+
+    def numbers(one: LinkedChart) -> list[str]:
+        return [str(each) for each in sorted(one.chart.identifiers)]
+
+    one, other = pair.one, pair.other
+    mine, theirs = (
+        [f"{hospital(each)}: {', '.join(numbers(each))}" for each in side if each not in (one, other)]
+        for side in pair.persons
+    )
+    return [
+        row("name", person_name(one.chart.name), person_name(other.chart.name)),
+        row("birth-date", day(one.chart.birth_date), day(other.chart.birth_date)),
+        row("sex", one.chart.sex, other.chart.sex),
+        Row("hospital", [hospital(one)], [hospital(other)], None),
+        Row("numbers", numbers(one), numbers(other), None),
+        Row("others", mine, theirs, None),
+    ]
+
+
+def person_name(name: str) -> str:
+    """Return a PN as people read it: its groups one after the other, its components parted by spaces."""
+    groups = (" ".join(group.replace("^", " ").split()) for group in name.split("="))
+    return " · ".join(group for group in groups if group)
+
+
+def day(text: str) -> str:
+    """Return a DICOM DA as people read it without mistaking day and month: YYYY-MM-DD."""
+    return f"{text[:4]}-{text[4:6]}-{text[6:]}" if text else ""
+
+
+def _described(text: str) -> dict[str, Any]:
+    hospital, numbers, birth_date, sex = json.loads(text)
+    shown = [f"{issuer}:{value}" for issuer, value in numbers]
+    return {"hospital": hospital, "numbers": shown, "birth_date": birth_date, "sex": sex}
+
+
+def _remote() -> str:
+    return request.remote_addr or ""
+
+
+def _problem(status: int, code: str, word: str, detail: str = "") -> Response:
+    """Answer scripts in JSON and people with a page."""
+    if status == 503:
+        g.passkey = None
+    g.setdefault("language", next(iter(LANGUAGES)))
+    g.setdefault("token", "")
+    if request.method == "POST" and request.mimetype == "application/json":
+        return Response(error_body(code, say(g.language, word)), status=status, content_type="application/json")
+    page = render_template("problem.html", word=word, detail=detail)
+    return Response(page, status=status, content_type="text/html; charset=utf-8")

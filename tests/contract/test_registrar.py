@@ -198,3 +198,13 @@ def test_what_hospitals_write_is_shown_as_text(region: Region, maria: Registrar)
     assert maria.get("/pair/1/1").status_code == 400
     for path in ("/pair/1/99", "/person/99", "/history/99", "/nothing"):
         assert maria.get(path).status_code == 404, path
+
+
+def test_whose_chart_was_looked_at_is_written_down(region: Region, maria: Registrar) -> None:
+    path = pair(region, maria)
+    maria.get(path)
+    maria.get("/find?issuer=BACAU&value=9")
+    looked = [one for one in region.audit.tail(1000) if one["event"] == "lookup"]
+    assert [(one["agent"], one["patient"]) for one in looked] == [
+        ("Maria Ionescu", "SF-SPIRIDON:7"), ("Maria Ionescu", "BACAU:9"), ("Maria Ionescu", "BACAU:9"),
+    ]  # fmt: skip

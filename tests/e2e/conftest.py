@@ -63,6 +63,15 @@ class World:
         finally:
             connection.close()
 
+    def names(self) -> set[str]:
+        """Return what the hub was told that patients are called."""
+        path = self.hub.database_url.removeprefix("sqlite:///")
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        try:
+            return {name for (name,) in connection.execute("SELECT name FROM chart")}
+        finally:
+            connection.close()
+
     def forget_outside(self) -> None:
         """Empty the stranger's archive."""
         for one in self.outside.get("/patients").json():

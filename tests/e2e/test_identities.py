@@ -227,3 +227,12 @@ def test_a_contradiction_in_birth_date_or_sex_joins_nobody(world: World) -> None
     assert found.studies == {other.uid}
     listed = world.hub.command("patients", "contradictions").stdout
     assert f"{NATIONAL_ISSUER}:{cnp}" in listed
+
+
+def test_the_hub_is_told_names_as_they_read_in_every_character_set(world: World) -> None:
+    studies = [
+        Study(f"name {index}", Patient(f"SP-{620 + index}", name=name), attributes={"SpecificCharacterSet": written})
+        for index, (written, name) in enumerate(CHARACTER_SETS.items())
+    ]
+    world.place([(world.a, one) for one in studies])
+    eventually(lambda: set(CHARACTER_SETS.values()) <= world.names(), 30, "the hub knows the names")

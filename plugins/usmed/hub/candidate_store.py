@@ -1,6 +1,6 @@
 """Queries on charts that may be one person: who waits to be compared, the blocks, the pairs that a person is to see."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import batched
 
@@ -8,9 +8,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from usmed.hub import decisions
-from usmed.hub.candidates import State, standing
+from usmed.hub.candidates import Demographics, State, standing
 from usmed.hub.decisions import Decision, Kind, Side
-from usmed.hub.tables import SLICE, chart, insert
+from usmed.hub.tables import SLICE, chart, insert, number
 
 _waiting = sa.table("chart_to_compare", sa.column("chart"))
 _block = sa.table("chart_block", sa.column("block"), sa.column("chart"))
@@ -28,6 +28,14 @@ class Pair:
     found: int
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A chart's id, and what it says of its patient."""
+
+    id: int
+    says: Demographics
+
+
 def compare_later(connection: Connection, charts: Iterable[int]) -> None:
     """Note charts that are new, or whose patient is called otherwise now."""
     rows = [{"chart": one} for one in set(charts)]
@@ -35,9 +43,14 @@ def compare_later(connection: Connection, charts: Iterable[int]) -> None:
         connection.execute(insert(connection, _waiting).on_conflict_do_nothing(), rows)
 
 
-def waiting(connection: Connection, limit: int) -> list[int]:
-    """Return charts that wait to be compared, the oldest first."""
-    return list(connection.scalars(sa.select(_waiting.c.chart).order_by(_waiting.c.chart).limit(limit)))
+def waiting(connection: Connection, issuer: str, limit: int) -> list[Described]:
+    """Return charts that wait to be compared, the oldest first.
+
+    Args:
+        issuer: of the national number, or empty.
+    """
+    oldest = sa.select(_waiting.c.chart.label("id")).order_by(_waiting.c.chart).limit(limit).subquery()
+    return _described(connection, oldest, issuer)
 
 
 def how_many_wait(connection: Connection) -> int:
@@ -50,35 +63,75 @@ def compared(connection: Connection, charts: Collection[int]) -> None:
     connection.execute(sa.delete(_waiting).where(_waiting.c.chart.in_(charts)))
 
 
-def save_blocks(connection: Connection, key: int, blocks: Collection[str]) -> None:
-    """Let a chart be found in these blocks, and in no others."""
-    connection.execute(sa.delete(_block).where(_block.c.chart == key))
-    if blocks:
-        connection.execute(sa.insert(_block), [{"block": one, "chart": key} for one in sorted(blocks)])
+def save_blocks(connection: Connection, blocks: Mapping[int, Collection[str]]) -> None:
+    """Let charts be found in these blocks, and in no others."""
+    connection.execute(sa.delete(_block).where(_block.c.chart.in_(blocks.keys())))
+    rows = [{"block": one, "chart": key} for key, own in blocks.items() for one in sorted(own)]
+    if rows:
+        connection.execute(sa.insert(_block), rows)
 
 
-def in_blocks(connection: Connection, key: int, blocks: Collection[str], limit: int) -> list[int]:
-    """Return other charts that are in one of these blocks: the oldest, at most `limit`."""
-    if not blocks:
+def near(
+    connection: Connection, key: int, own: Collection[str], others: Collection[str], issuer: str, limit: int
+) -> list[Described]:
+    """Return other charts that are in some of these blocks: those in `own` first, then the oldest; at most `limit`."""
+    if not others:
         return []
-    query = sa.select(_block.c.chart).where(_block.c.block.in_(sorted(blocks)), _block.c.chart != key)
-    return list(connection.scalars(query.distinct().order_by(_block.c.chart).limit(limit)))
+    rank = sa.func.min(sa.case((_block.c.block.in_(sorted(own)), 0), else_=1))
+    found = (
+        sa.select(_block.c.chart.label("id"))
+        .where(_block.c.block.in_(sorted(others)), _block.c.chart != key)
+        .group_by(_block.c.chart)
+        .order_by(rank, _block.c.chart)
+        .limit(limit)
+        .subquery()
+    )
+    return _described(connection, found, issuer)
 
 
-def replace(connection: Connection, key: int, found: Sequence[Pair]) -> None:
-    """Make these the open pairs of a chart. Pairs that were decided stay."""
-    mine = sa.or_(_pair.c.one == key, _pair.c.other == key)
+def replace(connection: Connection, found: Mapping[int, Mapping[int, int]], now: int) -> None:
+    """Make these the open pairs of charts. Pairs that were decided stay.
+
+    Args:
+        found: for each chart the scores of others, by their ids; those that have gone meanwhile are left out.
+        now: Unix time in seconds.
+    """
+    keys = list(found)
+    mine = sa.or_(_pair.c.one.in_(keys), _pair.c.other.in_(keys))
     connection.execute(sa.delete(_pair).where(mine, _pair.c.state == State.OPEN.value))
-    if found:
+    wanted = {other for scores in found.values() for other in scores}
+    there = set(keys)
+    for part in batched(wanted, SLICE, strict=False):
+        there.update(connection.scalars(sa.select(chart.c.id).where(chart.c.id.in_(part))))
+    pairs = {
+        (min(key, other), max(key, other)): alike
+        for key, scores in found.items()
+        for other, alike in scores.items()
+        if other in there
+    }
+    if pairs:
         upsert = insert(connection, _pair)
         upsert = upsert.on_conflict_do_update(
-            index_elements=["one", "other"], set_={"score": upsert.excluded.score, "state": upsert.excluded.state}
+            index_elements=["one", "other"], set_={"score": upsert.excluded.score}
         )
         rows = [
-            {"one": one.one, "other": one.other, "score": one.score, "state": one.state.value, "found": one.found}
-            for one in found
+            {"one": one, "other": other, "score": alike, "state": State.OPEN.value, "found": now}
+            for (one, other), alike in sorted(pairs.items())
         ]
         connection.execute(upsert, rows)
+
+
+def _described(connection: Connection, ids: sa.Subquery, issuer: str) -> list[Described]:
+    its_number = sa.and_(number.c.chart == chart.c.id, number.c.issuer == issuer, number.c.linked)
+    query = (
+        sa.select(chart.c.id, chart.c.name, chart.c.birth_date, chart.c.sex, sa.func.min(number.c.value))
+        .join_from(ids, chart, chart.c.id == ids.c.id)
+        .join(number, its_number, isouter=True)
+        .group_by(chart.c.id, chart.c.name, chart.c.birth_date, chart.c.sex)
+        .order_by(chart.c.id)
+    )
+    rows = connection.execute(query)
+    return [Described(id, Demographics(name, born, sex, value or "")) for id, name, born, sex, value in rows]
 
 
 def page(connection: Connection, state: State, limit: int) -> list[Pair]:
@@ -92,13 +145,6 @@ def count(connection: Connection, state: State, most: int) -> int:
     """Return how many pairs are in a state; `most` if there are as many or more."""
     some = sa.select(_pair.c.one).where(_pair.c.state == state.value).limit(most).subquery()
     return int(connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0)
-
-
-def score_of(connection: Connection, one: int, other: int) -> int | None:
-    """Return how alike two charts were found to be; None if that was not looked at, or they are not."""
-    first, second = sorted((one, other))
-    found = connection.scalar(sa.select(_pair.c.score).where(_pair.c.one == first, _pair.c.other == second))
-    return int(found) if found is not None else None
 
 
 def refresh(connection: Connection, charts: Iterable[int]) -> None:

@@ -5,14 +5,16 @@ Charts that are new, or called otherwise, wait in a table, so that a restart los
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
+
+from sqlalchemy import Connection
 
 from usmed.domain.identifiers import NationalNumber
 from usmed.domain.region import RegionManifest
-from usmed.hub import candidate_store, charts, decisions
-from usmed.hub.candidate_store import Pair
-from usmed.hub.candidates import PROPOSED_FROM, Demographics, blocks, lookups, score, standing
+from usmed.hub import candidate_store
+from usmed.hub.candidate_store import Described
+from usmed.hub.candidates import PROPOSED_FROM, Demographics, blocks, lookups, score
 from usmed.hub.charts import LinkedChart
 from usmed.hub.tables import changing
 from usmed.platform.storage import Database, StorageError
@@ -20,10 +22,10 @@ from usmed.platform.storage import Database, StorageError
 log = logging.getLogger(__name__)
 
 BATCH = 50
-"""How many charts are compared in one transaction: hospitals that announce meanwhile wait for it."""
+"""How many charts are compared in one step."""
 
 MOST_COMPARED = 300
-"""With how many others one chart is compared, the oldest. A block of more is one of a very common name."""
+"""With how many others one chart is compared: those born on the same day first, then the oldest."""
 
 MOST_PAIRS = 20
 """How many pairs one chart is in by its own comparison, the most alike."""
@@ -57,31 +59,25 @@ class Finder:
         Raises:
             StorageError: the database fails; they wait on.
         """
-        national = self._region().national_number
+        issuer = national.issuer if (national := self._region().national_number) else ""
+        with changing(self._database) as connection:
+            waiting = candidate_store.waiting(connection, issuer, BATCH)
+            candidate_store.save_blocks(connection, {one.id: blocks(one.says) for one in waiting})
+        # Without the lock that hospitals wait for.
+        with self._database.read() as connection:
+            found = {one: _alike(one, self._near(connection, one, issuer)) for one in waiting}
         now = int(self._clock().timestamp())
         with changing(self._database) as connection:
-            ids = candidate_store.waiting(connection, BATCH)
-            for one in charts.by_ids(connection, ids):
-                mine = demographics(one, national)
-                candidate_store.save_blocks(connection, one.chart.id, blocks(mine))
-                near = candidate_store.in_blocks(connection, one.chart.id, lookups(mine), MOST_COMPARED)
-                likely = sorted(
-                    (-alike, other.chart.id, other)
-                    for other in charts.by_ids(connection, near)
-                    if (alike := score(mine, demographics(other, national))) >= PROPOSED_FROM
-                )[:MOST_PAIRS]
-                held = decisions.about(connection, [one.key]) if likely else []
-                found = []
-                for alike, _, other in likely:
-                    first, second = sorted((one.chart.id, other.chart.id))
-                    state = standing(
-                        one_person=one.person == other.person,
-                        decided_apart=any(candidate_store.parts(each, one.key, other.key) for each in held),
-                    )
-                    found.append(Pair(first, second, -alike, state, now))
-                candidate_store.replace(connection, one.chart.id, found)
-            candidate_store.compared(connection, ids)
-        return len(ids)
+            # Called otherwise meanwhile, or gone: those wait on.
+            as_before = {*candidate_store.waiting(connection, issuer, 2 * BATCH)} & {*waiting}
+            kept = {one.id: found[one] for one in as_before}
+            candidate_store.replace(connection, kept, now)
+            candidate_store.refresh(connection, kept)
+            candidate_store.compared(connection, kept.keys())
+        return len(waiting)
+
+    def _near(self, connection: Connection, one: Described, issuer: str) -> list[Described]:
+        return candidate_store.near(connection, one.id, blocks(one.says), lookups(one.says), issuer, MOST_COMPARED)
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -108,3 +104,10 @@ def demographics(one: LinkedChart, national: NationalNumber | None) -> Demograph
     """Return what a chart says of its patient; of national numbers, the one by which it is found."""
     own = sorted(each.value for each in one.linked if national and each.issuer == national.issuer)
     return Demographics(one.chart.name, one.chart.birth_date, one.chart.sex, own[0] if own else "")
+
+
+def _alike(one: Described, others: Iterable[Described]) -> dict[int, int]:
+    """Return the score of those that are worth a person's time, the most alike."""
+    scores = {other.id: score(one.says, other.says) for other in others}
+    likely = sorted((-alike, id) for id, alike in scores.items() if alike >= PROPOSED_FROM)
+    return {id: -alike for alike, id in likely[:MOST_PAIRS]}

@@ -5,7 +5,7 @@ Whatever changes something needs a session, its CSRF token and the pages' own or
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -185,6 +185,21 @@ def _add_door(app: Flask, services: Services) -> None:
 def _add_pages(app: Flask, services: Services) -> None:
     review = services.review
 
+    def looked(charts: Sequence[LinkedChart]) -> None:
+        """Write down whose chart was looked at, before it is shown."""
+        by: Passkey = g.passkey
+        receipts = [
+            services.audit.append(
+                AuditEvent(
+                    services.clock(), AuditEventType.LOOKUP, by.name, patient=str(min(one.chart.identifiers)),
+                    detail={"what": "registrar", "chart": one.chart.id},
+                )
+            )
+            for one in charts
+        ]  # fmt: skip
+        for receipt in receipts:
+            receipt.wait()
+
     @app.get("/")
     def queue() -> str:
         found, count = review.queue()
@@ -193,11 +208,13 @@ def _add_pages(app: Flask, services: Services) -> None:
     @app.get("/pair/<int:one>/<int:other>")
     def pair(one: int, other: int) -> str:
         found = review.compare(one, other)
+        looked([found.one, found.other])
         return render_template("pair.html", pair=found, rows=compared(found, services.region()))
 
     @app.get("/person/<int:chart>")
     def person(chart: int) -> str:
         found = review.person(chart)
+        looked(found)
         # Which of them both sides claim depends on what will be ticked: all that more than one chart claims.
         claimed = [number for one in found for number in one.chart.identifiers]
         shared = sorted({number for number in claimed if claimed.count(number) > 1})
@@ -210,6 +227,7 @@ def _add_pages(app: Flask, services: Services) -> None:
         if national := services.region().national_number:
             issuers.insert(0, national.issuer)
         found = review.named(patient_identifier(issuer, value)) if issuer and value else None
+        looked(found or [])
         return render_template("find.html", issuers=issuers, issuer=issuer, value=value, found=found)
 
     @app.get("/history")

@@ -42,6 +42,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "birth-date": ("Data nașterii", "Birth date"),
     "sex": ("Sex", "Sex"),
     "hospital": ("Spital", "Hospital"),
+    "issuer": ("Atribuit de", "Assigned by"),
+    "number": ("Număr", "Number"),
     "numbers": ("Numere", "Numbers"),
     "others": ("Alte fișe ale persoanei", "Other charts of the person"),
     "none": ("niciuna", "none"),

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import os
+import re
 import signal
 import socket
 import ssl
@@ -208,6 +209,20 @@ def test_candidates_are_shown_and_decided_and_undone(usmed: Commands) -> None:
     assert "tefan" not in usmed("audit", "tail").stdout
 
 
+def test_a_registrar_is_invited_by_name(usmed: Commands) -> None:
+    made = usmed("registrar", "invite", "Maria Ionescu")
+    assert made.returncode == 0, made.stderr
+    address, code = made.stdout.splitlines()
+    assert address == "https://localhost:8443/registrar/register", "this region has no portal"
+    assert re.fullmatch(r"([0-9A-Z]{4}-){3}[0-9A-Z]{4}", code)
+    assert usmed("registrar", "invite", " ").returncode != 0
+    assert usmed("registrar", "passkeys").stdout == ""
+    assert "no passkey" in usmed("registrar", "passkeys", "--remove", "00").stderr
+    (event,) = [json.loads(one) for one in usmed("audit", "tail").stdout.splitlines()]
+    assert event["detail"] == {"what": "registrar code made", "for": "Maria Ionescu"}
+    assert code not in str(event)
+
+
 def test_audit_verify_says_unbroken_or_where_it_broke(usmed: Commands) -> None:
     for number in (7, 8, 9):
         bring(usmed, consent_document(consent("BACAU", str(number)), id=f"consent-{number}", version=1))
@@ -266,6 +281,8 @@ def test_every_command_has_help(usmed: Commands) -> None:
         "consent list",
         *(f"patients {one}" for one in ("contradictions", "candidates", "show", "link", "different", "unlink", "undo")),
         "patients history",
+        "registrar invite",
+        "registrar passkeys",
     ):
         result = usmed(*command.split(), "--help")
         assert (result.returncode, result.stderr) == (0, "")

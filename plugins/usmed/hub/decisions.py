@@ -4,6 +4,7 @@ A decision is about charts by their key, so that it holds again when a chart goe
 and never for a chart that says something else of its patient than what the person who decided has seen.
 """
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -81,6 +82,11 @@ class Decision:
     def counts(self) -> bool:
         """Tell whether it holds."""
         return self.kind is not Kind.UNDO and self.undone is None
+
+    def numbers_of(self, side: Side) -> list[PatientIdentifier]:
+        """Return the numbers that the charts of one side claimed."""
+        charts = (json.loads(one.described) for one in self.charts if one.side is side)
+        return [PatientIdentifier(*number) for _, numbers, *_ in charts for number in numbers]
 
     def keys(self, side: Side) -> frozenset[str]:
         """Return the charts of one side, by key."""

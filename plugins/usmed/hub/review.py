@@ -10,7 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from usmed.domain.audit import AuditEvent, AuditEventType
+from usmed.domain.audit import AuditEvent, AuditEventType, Detail
 from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.region import RegionManifest
@@ -268,16 +268,16 @@ class Review:
         candidate_store.refresh(connection, ids)
         # Pairs of what is apart now may be worth a look again.
         candidate_store.compare_later(connection, ids)
-        event = AuditEvent(
-            now,
-            AuditEventType.IDENTITY,
-            made.by,
-            patient=str(min(_numbers(about), default="")),
-            # Not the reason: people may write names in it.
-            detail={"what": made.kind.value, "decision": kept.id, "charts": sorted(ids)}
-            | ({"undoes": made.undoes} if made.undoes else {}),
-        )
-        append_in(connection, [event, *news])
+        # Not the reason: people may write names in it.
+        detail: dict[str, Detail] = {"what": made.kind.value, "decision": kept.id, "charts": sorted(ids)}
+        if made.undoes:
+            detail["undoes"] = made.undoes
+        # One record for each side, so that either's trail has it.
+        events = [
+            AuditEvent(now, AuditEventType.IDENTITY, made.by, patient=str(each), detail=detail)
+            for each in sorted({min(kept.numbers_of(side)) for side in Side})
+        ]
+        append_in(connection, [*events, *news])
         return kept
 
     def _crossed(self, connection: Connection, one: Decision) -> list[Crossed]:

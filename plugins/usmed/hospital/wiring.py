@@ -52,6 +52,7 @@ from usmed.platform.deliveries import Deliveries
 from usmed.platform.delivery_store import DeliveryStore
 from usmed.platform.keys import load_private_key, public_key_text
 from usmed.platform.listener import Listener
+from usmed.platform.migration_process import migrate_first
 from usmed.platform.nonces import NonceStore
 from usmed.platform.region_file import read_region
 from usmed.platform.region_store import RegionStore, starting_region
@@ -144,6 +145,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
     """
     url = settings.DatabaseUrl or f"sqlite:///{storage_directory / 'usmed.db'}"
     region_file = read_region(Path(settings.RegionFile))
+    migrate_first(url, [CHAIN])
     region, own, key = _membership(settings, starting_region(url, region_file))
     naming = Naming(own.issuers[0], region.national_number)
     identity = Identity(own.id, key)

@@ -235,11 +235,30 @@ def open_database(url: str, chains: Sequence[str]) -> Database:
     database = Database(engine)
     try:
         with database.write() as connection:
-            migrate(connection, [PLATFORM_CHAIN, *(chain for chain in chains if chain != PLATFORM_CHAIN)])
+            migrate(connection, _with_platform(chains))
     except UsmedError:
         engine.dispose()
         raise
     return database
+
+
+def is_current(url: str, chains: Sequence[str]) -> bool:
+    """Tell whether a database has the tables of this version.
+
+    Args:
+        url: as `open_database`.
+        chains: as `open_database`.
+
+    Raises:
+        ConfigurationError: not such a URL.
+        StorageError: the database cannot be reached.
+    """
+    database = Database(_engine(_parse(url)))
+    try:
+        with database.read() as connection:
+            return all(_is_current(chain, connection) for chain in _with_platform(chains))
+    finally:
+        database.close()
 
 
 def migrate(connection: Connection, chains: Sequence[str], revision: str = "head") -> None:
@@ -264,6 +283,10 @@ def migrate(connection: Connection, chains: Sequence[str], revision: str = "head
 def version_table(chain: str) -> str:
     """Return the name of the table that says how far a chain has run: `usmed.hub.migrations` → `…_hub`."""
     return "usmed_version_" + chain.split(".")[1]
+
+
+def _with_platform(chains: Sequence[str]) -> list[str]:
+    return [PLATFORM_CHAIN, *(chain for chain in chains if chain != PLATFORM_CHAIN)]
 
 
 def _is_current(chain: str, connection: Connection) -> bool:

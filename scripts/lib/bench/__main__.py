@@ -33,8 +33,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench")
     parser.add_argument("measures", nargs="*", metavar="MEASURE", choices=[*MEASURES, "all", []])
     parser.add_argument("--runs", type=int, default=0)
+    parser.add_argument("--patients", type=int, default=patients.PATIENTS)
+    parser.add_argument("--nodes", type=int, default=patients.NODES)
+    parser.add_argument("--window", type=float, default=patients.WINDOW_S, metavar="SECONDS")
     parser.add_argument("--folder", type=Path, default=None)
     options = parser.parse_args()
+    patients.PATIENTS, patients.NODES, patients.WINDOW_S = options.patients, options.nodes, options.window
     chosen = [*MEASURES] if not options.measures or "all" in options.measures else list(dict.fromkeys(options.measures))
     folder = options.folder or Path(tempfile.mkdtemp(prefix="bench-"))
     report = Report()

@@ -543,11 +543,18 @@ def test_a_lost_phones_passkeys_stop_counting_wherever_they_were_enrolled(desk: 
 OTHER_CNP = "1630615123465"
 
 
+def blocked(clerk: Clerk, **more: str) -> str:
+    """Block from the form; return the page that it leads to."""
+    answer = clerk.post("block", **FORM, **more)
+    assert answer.status_code == 303, answer.text
+    return clerk.get(answer.headers["Location"].removeprefix("../")).text
+
+
 def test_a_phone_is_blocked_though_key_servers_refuse_to_join_the_numbers(desk: Desk, clerk: Clerk) -> None:
     phone = Phone()
     # A clerk has typed a brother's number.
     desk.enrolled(phone, replace(WISH, national_number=OTHER_CNP))
-    page = clerk.post("block", **FORM, national=CNP).text
+    page = blocked(clerk, national=CNP)
     assert "Telefoanele vechi sunt blocate" in page
     assert "<b>3 din 3</b>" in page
     for server in SERVERS:
@@ -569,11 +576,56 @@ def test_a_lost_phone_is_blocked_though_key_servers_refuse_the_new_one(desk: Des
 def test_the_clerk_reads_that_phones_are_not_blocked_everywhere_yet(desk: Desk, clerk: Clerk) -> None:
     desk.enrolled(Phone())
     desk.deaf = {"keys-2", "keys-3"}
-    page = clerk.post("block", **FORM).text
+    page = blocked(clerk)
     assert "Telefoanele vechi sunt blocate" not in page
     assert "nu sunt încă blocate" in page
     assert "<b>1 din 3</b>" in page
     assert "keys-2 takes nothing" in page
+    # The page goes on by itself: when the others have taken it, it says so, and loading it again blocks nothing anew.
+    found = re.search(r'data-state="enrolled-1" data-poll="([^"]+)"', page)
+    assert found is not None
+    desk.deaf = set()
+    address = found[1].rpartition("enrolments/")[2].removesuffix("/state")
+    desk.region.clock.advance(3600)
+    for delivery in desk.enrolments.look(address).deliveries:
+        desk.deliveries.deliver(delivery.item)
+    assert clerk.get(f"enrolments/{address}/state").json == {"State": "enrolled-3", "Problem": False}
+    page = clerk.get(f"enrolments/{address}").text
+    assert "Telefoanele vechi sunt blocate" in page
+    assert "data-poll" not in page
+    assert "telefoane vechi blocate" in clerk.get("start").text
+
+
+def test_more_passkeys_than_one_statement_names_are_blocked_too(desk: Desk) -> None:
+    phones = [Phone(id=f"phone-{number}".encode()).credential for number in range(120)]
+    tokens = [desk.region.enrolment(OWN, credentials=phones[n : n + 10]) for n in range(0, 120, 10)]
+    for server in SERVERS:
+        desk.region.give(server, enrolments=tokens)
+    standing = desk.enrolments.block(WISH, "popa")
+    assert (standing.passkeys, len(standing.deliveries)) == (120, 3)
+    assert desk.counting("keys-1", OWN) == set()
+
+
+def test_a_phone_is_blocked_for_all_numbers_that_it_stands_for(desk: Desk) -> None:
+    lost, other, ten = Phone(id=b"lost"), Phone(id=b"of-somebody"), PatientIdentifier("BACAU", "10")
+    desk.shelf.put("9", other_identifiers=(("BACAU", "10"), ("RO-CNP", CNP)))
+    # One phone, enrolled under each number by itself: nothing joins these.
+    for number, by in ((OWN, "bacau"), (NATIONAL, "iasi")):
+        desk.region.give(enrolments=[desk.region.enrolment(number, by=by, credentials=[lost.credential])])
+    # The further number is somebody else's, by a slip.
+    desk.region.give(enrolments=[desk.region.enrolment(ten, credentials=[other.credential])])
+    standing = desk.enrolments.block(WISH, "popa")
+    assert standing.passkeys == 1
+    assert desk.counting("keys-1", OWN) == desk.counting("keys-1", NATIONAL) == set()
+    assert desk.counting("keys-1", ten) == {other.id}
+
+
+def test_a_key_that_no_passkey_has_is_never_signed(desk: Desk) -> None:
+    begun, forged = desk.invited(), {"id": b"passkey".hex(), "public_key": b"no key".hex()}
+    desk.tell = lambda path, answer: {"state": "answered", "credential": forged} if "state" in path else answer
+    standing = desk.enrolments.look(begun.enrolling.id)
+    assert (standing.enrolling.state, standing.digits) == (State.WAITING, "")
+    assert "public key is none" in standing.problem
 
 
 def test_a_passkey_under_a_number_that_is_joined_elsewhere_is_blocked_too(desk: Desk) -> None:

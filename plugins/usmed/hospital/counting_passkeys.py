@@ -2,18 +2,29 @@
 
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from usmed.domain.enrolment import MAXIMUM_REVOKED, Enrolment, held_enrolment, linked, read_enrolment, valid_credentials
+from usmed.domain.enrolment import Enrolment, held_enrolment, linked, read_enrolment, valid_credentials
 from usmed.domain.errors import PeerDataError, RefusedError, UsmedError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.region import RegionManifest
+from usmed.domain.ticket import MAXIMUM_IDENTIFIERS
 from usmed.hospital.enrolment_store import EnrolmentStore
 from usmed.hospital.identities import Poster
 
 HELD_PATH = "/v1/records/for"
 DEADLINE_S = 5.0
+MOST_PASSKEYS = 500
+"""Of one patient, at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counting:
+    """Passkeys that count for a patient, by their ids, and all numbers that any of them is known to stand for."""
+
+    passkeys: frozenset[bytes]
+    numbers: frozenset[PatientIdentifier]
 
 
 class CountingPasskeys:
@@ -31,19 +42,25 @@ class CountingPasskeys:
         self._client = client
         self._clock = clock
 
-    def of(self, numbers: Collection[PatientIdentifier]) -> frozenset[bytes]:
-        """Return the ids of the passkeys that count for whoever has one of these numbers: as the key servers know, who
-        have every hospital's enrolments, and this hospital itself.
+    def of(self, numbers: Collection[PatientIdentifier], others: Collection[PatientIdentifier] = ()) -> Counting:
+        """Return the passkeys that count for whoever has one of these numbers: as the key servers know, who have every
+        hospital's enrolments, and this hospital itself.
+
+        Args:
+            numbers: the patient's.
+            others: numbers that may be the patient's: passkeys of theirs are not meant, but the same ones may stand
+                for these.
 
         Raises:
-            RefusedError: too few key servers answer to be sure; or there are more than one enrolment can revoke.
+            RefusedError: too few key servers answer to be sure; or there are more than can be.
         """
+        asked = [*sorted(numbers), *sorted(set(others) - set(numbers))][:MAXIMUM_IDENTIFIERS]
         held: dict[str, Enrolment] = {}
         problems = []
         region = self._region()
         servers = sorted(region.key_servers)
         with ThreadPoolExecutor(max_workers=len(servers), thread_name_prefix="passkeys") as pool:
-            for answer in [pool.submit(self._held_at, one, numbers) for one in servers]:
+            for answer in [pool.submit(self._held_at, one, asked) for one in servers]:
                 try:
                     held |= answer.result()
                 except UsmedError as error:
@@ -62,9 +79,11 @@ class CountingPasskeys:
         revoked = {id for one in of_person for id in one.revoked}
         signed_here = {one.credential.id for one in self._store.enrolled(person) if one.credential is not None}
         counting = {one.id for one in valid_credentials(of_person, self._clock())} | signed_here - revoked
-        if len(counting) > MAXIMUM_REVOKED:
-            raise RefusedError("too-many-passkeys", f"more than {MAXIMUM_REVOKED} passkeys count for this patient")
-        return frozenset(counting)
+        if len(counting) > MOST_PASSKEYS:
+            raise RefusedError("too-many-passkeys", f"more than {MOST_PASSKEYS} passkeys count for this patient")
+        enrolled = [one.patient for one in held.values() if any(each.id in counting for each in one.credentials)]
+        here = [one.numbers for one in self._store.enrolled(asked) if one.credential and one.credential.id in counting]
+        return Counting(frozenset(counting), frozenset(numbers).union(*enrolled, *here))
 
     def _held_at(self, server: str, numbers: Collection[PatientIdentifier]) -> dict[str, Enrolment]:
         """Return, by token, what a key server holds of these numbers.

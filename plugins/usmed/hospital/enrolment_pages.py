@@ -197,11 +197,10 @@ def _add_actions(pages: Blueprint, services: Services) -> None:
     def block() -> Response:
         record = _opened(enrolments)
         try:
-            blocked = enrolments.block(replace(_wish(record), basis=None, until=None), staff())
+            standing = enrolments.block(replace(_wish(record), basis=None, until=None), staff())
         except UsmedError as error:
             return _again(services, record, error)
-        spread = _spread(services, blocked.deliveries)
-        return _page("blocked.html", record=record, count=blocked.passkeys, spread=spread, again=_address_of(record))
+        return _see(f"enrolments/{standing.enrolling.id}")
 
     @pages.post("/enrolments/<id>/confirmation")
     def confirm(id: str) -> Response:
@@ -247,7 +246,7 @@ def _standing_page(services: Services, standing: Standing, fault: str = "") -> R
     record = services.enrolments.record(one.patient_id, one.issuer)
     name = {State.WAITING: "waiting.html", State.ANSWERED: "answered.html", State.ENROLLED: "done.html"}
     return _page(
-        name.get(one.state, "over.html"),
+        "blocked.html" if one.only_blocks else name.get(one.state, "over.html"),
         # The archive's own, so that the page shows one patient; the document's only where the archive has none.
         record=replace(record, birth_date=record.birth_date or one.birth_date),
         standing=standing,

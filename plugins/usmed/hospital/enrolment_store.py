@@ -59,6 +59,11 @@ class Enrolling:
     typed: str = ""
     record_sha256: str = ""
 
+    @property
+    def only_blocks(self) -> bool:
+        """Tell whether it enrols no phone: it only lets earlier ones stop counting."""
+        return self.state is State.ENROLLED and self.credential is None
+
 
 class EnrolmentStore:
     """Enrolments, on disk."""
@@ -67,31 +72,35 @@ class EnrolmentStore:
         self._database = database
 
     def add(self, one: Enrolling) -> None:
-        """Keep a new one; what came to nothing long ago is forgotten."""
+        """Keep a new one in a transaction of its own; what came to nothing long ago is forgotten."""
+        with self._database.write() as connection:
+            self.add_in(connection, one)
+
+    def add_in(self, connection: sa.Connection, one: Enrolling) -> None:
+        """As `add`, in the caller's transaction."""
         numbers = [[each.issuer, each.value] for each in sorted(one.numbers)]
         guardian = one.guardian
         over = sa.and_(_enrolment.c.state != State.ENROLLED.value, _enrolment.c.created < _time(one.created - KEPT))
-        with self._database.write() as connection:
-            connection.execute(sa.delete(_enrolment).where(over))
-            connection.execute(
-                sa.insert(_enrolment).values(
-                    id=one.id,
-                    patient_id=one.patient_id,
-                    issuer=one.issuer,
-                    numbers=json.dumps(numbers, ensure_ascii=False),
-                    birth_date=one.birth_date,
-                    guardian=json.dumps([guardian.basis, _time(guardian.until)]) if guardian else "",
-                    lost_phone=int(one.lost_phone),
-                    state=one.state.value,
-                    staff=one.staff,
-                    created=_time(one.created),
-                    expires=_time(one.expires),
-                    address=one.address,
-                    credential="",
-                    typed=one.typed,
-                    record_sha256=one.record_sha256,
-                )
+        connection.execute(sa.delete(_enrolment).where(over))
+        connection.execute(
+            sa.insert(_enrolment).values(
+                id=one.id,
+                patient_id=one.patient_id,
+                issuer=one.issuer,
+                numbers=json.dumps(numbers, ensure_ascii=False),
+                birth_date=one.birth_date,
+                guardian=json.dumps([guardian.basis, _time(guardian.until)]) if guardian else "",
+                lost_phone=int(one.lost_phone),
+                state=one.state.value,
+                staff=one.staff,
+                created=_time(one.created),
+                expires=_time(one.expires),
+                address=one.address,
+                credential="",
+                typed=one.typed,
+                record_sha256=one.record_sha256,
             )
+        )
 
     def get(self, id: str) -> Enrolling | None:
         """Return one."""

@@ -130,6 +130,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     ),
     "begin-anew": ("Begin anew", "Începe din nou"),
     "blocked": ("Earlier phones are blocked", "Telefoanele vechi sunt blocate"),
+    "blocked-row": ("earlier phones blocked", "telefoane vechi blocate"),
     "blocking": (
         "Earlier phones are not blocked everywhere yet",
         "Telefoanele vechi nu sunt încă blocate peste tot",

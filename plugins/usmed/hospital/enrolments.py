@@ -9,8 +9,9 @@ import contextlib
 import secrets
 import threading
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import batched, count, takewhile
 from typing import Any
 from uuid import uuid4
 
@@ -20,18 +21,21 @@ from usmed.domain.audit import AuditEvent, AuditEventType
 from usmed.domain.enrolment import (
     LONGEST_ID,
     LONGEST_KEY,
+    MAXIMUM_REVOKED,
     Basis,
     Credential,
     Guardian,
     comparison_code,
     enrol,
+    held_enrolment,
+    is_passkey_key,
 )
 from usmed.domain.errors import PeerDataError, RefusedError, UsmedError
 from usmed.domain.identifiers import NationalNumber, PatientIdentifier
 from usmed.domain.invitation import LIFE, OPEN, Change, State, code_digest
 from usmed.domain.region import HUB, RegionManifest
 from usmed.domain.study_record import is_date
-from usmed.hospital.counting_passkeys import CountingPasskeys
+from usmed.hospital.counting_passkeys import Counting, CountingPasskeys
 from usmed.hospital.enrolment_store import Enrolling, EnrolmentStore
 from usmed.hospital.identities import Poster
 from usmed.hospital.patient_record import PatientRecord, PatientRecords, age, birthday
@@ -81,9 +85,9 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How an enrolment stands: `code` is part of the address to show while it waits, empty where it is not known here
+    """How an enrolment stands, or the blocking of phones: `code` is part of the address to show while it waits, empty where it is not known here
     any more; `digits` are what the clerk compares; `problem` is why the hub was not asked just now; `deliveries` are of
-    what was signed."""
+    what was signed; `passkeys` is how many earlier ones that blocks."""
 
     enrolling: Enrolling
     code: str = ""
@@ -91,13 +95,11 @@ class Standing:
     problem: str = ""
     deliveries: tuple[Delivery, ...] = ()
 
-
-@dataclass(frozen=True, slots=True)
-class Blocked:
-    """What was blocked: how many passkeys, and how far the key servers know of it."""
-
-    passkeys: int
-    deliveries: tuple[Delivery, ...]
+    @property
+    def passkeys(self) -> int:
+        """Count what the deliveries revoke."""
+        tokens = [(one.item.record["token"], one.item.record["hospital"]) for one in self.deliveries]
+        return len(frozenset[bytes]().union(*(held_enrolment(*one).revoked for one in tokens)))
 
 
 class Enrolments:
@@ -225,14 +227,18 @@ class Enrolments:
         if digits != comparison_code(one.credential):
             raise RefusedError("other-digits", "what was compared is not what would be signed: compare again")
         # Once more: the archive may contradict itself meanwhile, or another patient be behind the number.
-        if self.record(one.patient_id, one.issuer).digest != one.record_sha256:
+        record = self.record(one.patient_id, one.issuer)
+        if record.digest != one.record_sha256:
             raise RefusedError("record-changed", "the archive says something else of this patient now: begin again")
-        gone = self._passkeys.of(one.numbers) - {one.credential.id} if one.lost_phone else frozenset()
+        gone = Counting(frozenset(), one.numbers)
+        if one.lost_phone:
+            gone = self._passkeys.of(one.numbers, record.numbers)
+            gone = replace(gone, passkeys=gone.passkeys - {one.credential.id})
         self._sign(one, one.credential, gone, staff, "enrolled for the portal", Change.ENROL)
         return self._standing(self._known(id))
 
-    def block(self, wish: Wish, staff: str) -> Blocked:
-        """Let a patient's earlier passkeys stop counting, without a new one.
+    def block(self, wish: Wish, staff: str) -> Standing:
+        """Let a patient's earlier passkeys stop counting, without a new one, for all numbers that they stand for.
 
         Raises:
             RefusedError, PeerDataError: as `invite`; there is none; or too few key servers say which there are.
@@ -241,8 +247,8 @@ class Enrolments:
         record, now = self.record(wish.patient_id, wish.issuer), self._clock()
         birth_date = self._birth_date(wish, record, now)
         numbers = self._numbers(wish, record, birth_date)
-        gone = self._passkeys.of(numbers)
-        if not gone:
+        gone = self._passkeys.of(numbers, record.numbers)
+        if not gone.passkeys:
             raise RefusedError("no-passkey", "no passkey of this patient counts: there is nothing to block")
         id, done = str(uuid4()), State.ENROLLED
         one = Enrolling(
@@ -250,7 +256,7 @@ class Enrolments:
             typed=wish.national_number,
         )  # fmt: skip
         self._sign(one, None, gone, staff, "earlier passkeys blocked", None)
-        return Blocked(len(gone), self._deliveries_of(one))
+        return self._standing(one)
 
     def cancel(self, id: str, staff: str) -> Standing:
         """Give an enrolment up. It counts here at once; the hub is told if it can be.
@@ -363,7 +369,7 @@ class Enrolments:
         self,
         one: Enrolling,
         credential: Credential | None,
-        gone: Collection[bytes],
+        gone: Counting,
         staff: str,
         what: str,
         change: Change | None,
@@ -376,12 +382,19 @@ class Enrolments:
         items = []
         if credential is not None:
             items.append(self._item(one.id, one.numbers, credentials=[credential], guardian=one.guardian))
-        if gone:
-            each = zip(_revocations(one), sorted(one.numbers), strict=True)
-            items += [self._item(id, [number], revoked=gone) for id, number in each]
-        event = self._event(one, staff, what, passkeys_revoked=len(gone))
+        # This hospital says nothing of others' numbers. Where these are joined to its own, key servers know.
+        spoken_for = self._region().spoken_for(self._hospital)
+        numbers = [number for number in sorted(gone.numbers) if number.issuer in spoken_for]
+        revoked = [(number, part) for number in numbers for part in batched(sorted(gone.passkeys), MAXIMUM_REVOKED)]
+        items += [
+            self._item(_revocation(one, place), [number], revoked=part)
+            for place, (number, part) in enumerate(revoked, start=1)
+        ]
+        event = self._event(one, staff, what, passkeys_revoked=len(gone.passkeys))
         with self._database.write() as connection:
-            if change is not None and not self._store.change_in(connection, one.id, change):
+            if change is None:
+                self._store.add_in(connection, one)
+            elif not self._store.change_in(connection, one.id, change):
                 raise RefusedError("not-answered", "it was confirmed or cancelled just now")
             for item in items:
                 self._deliveries.add(connection, item)
@@ -394,8 +407,9 @@ class Enrolments:
         return Item(id, 1, {"hospital": self._hospital, "token": token})
 
     def _deliveries_of(self, one: Enrolling) -> tuple[Delivery, ...]:
-        found = [self._deliveries.latest(id) for id in (one.id, *_revocations(one))]
-        return tuple(each for each in found if each is not None)
+        enrolled = self._deliveries.latest(one.id)
+        revoking = takewhile(bool, (self._deliveries.latest(_revocation(one, place)) for place in count(1)))
+        return tuple(each for each in (enrolled, *revoking) if each is not None)
 
     def _known(self, id: str) -> Enrolling:
         one = self._store.get(id)
@@ -438,9 +452,9 @@ class Enrolments:
         )
 
 
-def _revocations(one: Enrolling) -> list[str]:
-    """Return under which ids what an enrolment revokes goes out, in the order of its numbers."""
-    return [f"{one.id}-{place}" for place in range(1, len(one.numbers) + 1)]
+def _revocation(one: Enrolling, place: int) -> str:
+    """Return under which id one of the statements goes out by which an enrolment revokes, counted from 1."""
+    return f"{one.id}-{place}"
 
 
 def _listed(numbers: Collection[PatientIdentifier]) -> list[dict[str, str]]:
@@ -460,4 +474,7 @@ def _credential(document: Any) -> Credential:
         raise PeerDataError("the hub gave a malformed passkey") from error
     if not 1 <= len(credential.id) <= LONGEST_ID or not 1 <= len(credential.public_key) <= LONGEST_KEY:
         raise PeerDataError("the hub gave a malformed passkey")
+    if not is_passkey_key(credential.public_key):
+        # Key servers would refuse it, after the patient has gone home.
+        raise PeerDataError("the hub gave a passkey whose public key is none")
     return credential

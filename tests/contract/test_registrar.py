@@ -196,7 +196,10 @@ def test_what_hospitals_write_is_shown_as_text(region: Region, maria: Registrar)
             assert answer.headers[header] == value
         assert not re.search(r"<style|style=|\son\w+=|<script>", answer.text)
     assert maria.get("/pair/1/1").status_code == 400
-    for path in ("/pair/1/99", "/person/99", "/history/99", "/nothing"):
+    assert maria.get("/pair?one=1&other=2").headers["Location"] == "/registrar/pair/1/2"
+    for query in ("", "?one=1", "?one=1&other=x", f"?one=1&other={'9' * 40}"):
+        assert maria.get(f"/pair{query}").status_code == 400, query
+    for path in ("/pair/1/99", f"/pair/1/{10**40}", f"/history/{10**40}", "/person/99", "/history/99", "/nothing"):
         assert maria.get(path).status_code == 404, path
 
 

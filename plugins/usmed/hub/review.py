@@ -32,6 +32,8 @@ MOST_CHARTS = 200
 """Of one person: past that something is wrong that no decision mends."""
 
 PAGE = 50
+LARGEST = 2**53 - 1
+"""Of a chart or a decision: what a database takes as a number, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +300,7 @@ class Review:
 
 
 def _find(connection: Connection, id: int) -> LinkedChart:
-    found = charts.by_ids(connection, [id])
+    found = charts.by_ids(connection, [id]) if 0 < id <= LARGEST else []
     if not found:
         raise RefusedError(UNKNOWN, f"there is no chart {id}: its studies may have been corrected; look it up anew")
     return found[0]
@@ -312,7 +314,7 @@ def _person(connection: Connection, one: LinkedChart) -> list[LinkedChart]:
 
 
 def _decision(connection: Connection, id: int) -> Decision:
-    found = decisions.find(connection, id)
+    found = decisions.find(connection, id) if 0 < id <= LARGEST else None
     if found is None:
         raise RefusedError(UNKNOWN, f"there is no decision {id}")
     return found

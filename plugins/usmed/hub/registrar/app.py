@@ -211,6 +211,13 @@ def _add_pages(app: Flask, services: Services) -> None:
         looked([found.one, found.other])
         return render_template("pair.html", pair=found, rows=compared(found, services.region()))
 
+    @app.get("/pair")
+    def two_charts() -> Any:
+        one, other = (request.args.get(name, "") for name in ("one", "other"))
+        if not all(each.isascii() and each.isdigit() and len(each) < 16 for each in (one, other)):
+            raise PeerDataError("one, other: numbers of charts")
+        return redirect(url_for("pair", one=int(one), other=int(other)))
+
     @app.get("/person/<int:chart>")
     def person(chart: int) -> str:
         found = review.person(chart)

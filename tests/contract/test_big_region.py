@@ -23,7 +23,8 @@ HOSPITALS = {
 }
 REGION = RegionManifest(
     region="test", name="", version=1, issued=NOW, national_number=NationalNumber("RO-CNP"),
-    hub=Member("hub", "", new_key(), ""), hospitals=HOSPITALS, expires=NOW + timedelta(days=1), key_servers={}, threshold=1,
+    hub=Member("hub", "", new_key(), ""), hospitals=HOSPITALS, expires=NOW + timedelta(days=1), key_servers={},
+    threshold=1,
 )  # fmt: skip
 
 
@@ -71,7 +72,8 @@ def test_it_is_what_the_hub_would_have_stored(postgresql: str) -> None:
         assert len(locator.differing_buckets(one, digests(records[hospital][1:]))) == 1
         # It goes on from there: new charts get new numbers, and every index is in use.
         k = BIG.patients + 1
-        assert locator.feed(one, [{**records[hospital][0].to_json(), "study_instance_uid": f"1.2.{k}"}], []).problems == []
+        new = {**records[hospital][0].to_json(), "study_instance_uid": f"1.2.{k}"}
+        assert locator.feed(one, [new], []).problems == []
     with made.read() as connection:
         unused = connection.exec_driver_sql("SELECT count(*) FROM pg_index WHERE NOT indisready OR NOT indisvalid")
         assert unused.scalar_one() == 0

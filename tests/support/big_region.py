@@ -152,6 +152,10 @@ def _copy(connection: psycopg.Connection[Any], statement: str, lines: Iterable[s
                 copy.write("".join(some))
 
 
+def _weighed(digits: str, weights: Sequence[int]) -> int:
+    return sum(int(one) * by for one, by in zip(digits, weights, strict=True))
+
+
 class _Rows:
     """The lines of COPY: what `BigRegion` says, but from tables made before, because there are a hundred million."""
 
@@ -164,9 +168,9 @@ class _Rows:
         weights = list(map(int, "279146358279"))
         self._century = [1 if day.year < 2000 else 5 for day in born]
         self._short = [f"{day:%y%m%d}" for day in born]
-        self._date_sum = [sum(int(one) * by for one, by in zip(text, weights[1:7], strict=True)) for text in self._short]
+        self._date_sum = [_weighed(text, weights[1:7]) for text in self._short]
         self._tail = [f"{1 + rest % 40:02}{1 + rest // 40:03}" for rest in range(region.patients // DAYS + 1)]
-        self._tail_sum = [sum(int(one) * by for one, by in zip(text, weights[7:], strict=True)) for text in self._tail]
+        self._tail_sum = [_weighed(text, weights[7:]) for text in self._tail]
         self._issuers = [one.upper() for one in region.hospitals]
         # By issuer, as the canonical form has them.
         self._first = [one < NATIONAL_ISSUER for one in self._issuers]

@@ -65,6 +65,17 @@ def consent_from_fhir(resource: Any, *, id: str, version: int) -> Consent:
             "not a Consent of the accepted profile: "
             + "; ".join(f"{fault.json_path}: {fault.message[:200]}" for fault in faults[:20])
         )
+    return kept_consent(resource, id=id, version=version)
+
+
+def kept_consent(resource: Any, *, id: str, version: int) -> Consent:
+    """Read a resource that `consent_from_fhir` has taken before and that was kept: its form is not checked again.
+
+    Checking takes ten times as long as reading, and a lookup of a large region finds a consent that was not read yet.
+
+    Raises:
+        PeerDataError: outside the profile in what its form does not show.
+    """
     root = resource["provision"]
     start, end = _period(root.get("period"), "$.provision.period")
     provisions = [_provision(root)]

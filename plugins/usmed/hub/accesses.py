@@ -36,6 +36,8 @@ MOST_EMERGENCIES_A_DAY = 50
 """How many emergencies one hospital may say a day that it opened; key servers sign fewer."""
 
 PRUNED_EVERY = timedelta(hours=1)
+PRUNED_AT_ONCE = 2000
+"""How many accesses that are too old go with one announcement: nobody waits for a million of them."""
 MOST_CONSENTS = 100
 LONGEST_TEXT = 64
 LARGEST = 2**53 - 1
@@ -220,8 +222,10 @@ class Accesses:
 
     def _prune(self, connection: Connection, now: datetime) -> None:
         if self._pruned_at is None or abs(now - self._pruned_at) > PRUNED_EVERY:
-            self._pruned_at = now
-            connection.execute(sa.delete(_access).where(_access.c.at < _time(now - self._kept)))
+            old = sa.select(_access.c.id).where(_access.c.at < _time(now - self._kept)).order_by(_access.c.at)
+            gone = connection.execute(sa.delete(_access).where(_access.c.id.in_(old.limit(PRUNED_AT_ONCE))))
+            # Where there are more, the next announcement goes on.
+            self._pruned_at = now if gone.rowcount < PRUNED_AT_ONCE else None
 
 
 def _counted(problems: Iterable[Problem]) -> list[tuple[str, int]]:

@@ -5,7 +5,7 @@ Every function takes the connection, so that a use case sees one snapshot, or ch
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import batched
+from itertools import batched, groupby
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,6 +16,7 @@ from usmed.domain.identifiers import PatientIdentifier
 from usmed.hub import decisions
 from usmed.hub.index import Chart, Contradiction
 from usmed.hub.tables import SLICE, chart, contradiction, insert, names, number, study
+from usmed.platform.storage import Statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,15 @@ def person_named(identifier: PatientIdentifier) -> sa.Select[Any]:
     )
 
 
+def persons_by_number() -> sa.Select[Any]:
+    """Query the person whom the number `issuer` and `value` names."""
+    return (
+        sa.select(chart.c.person)
+        .join_from(number, chart, number.c.chart == chart.c.id)
+        .where(number.c.issuer == sa.bindparam("issuer"), number.c.value == sa.bindparam("value"), number.c.linked)
+    )
+
+
 def of_persons(connection: Connection, persons: sa.Select[Any] | Collection[int]) -> list[LinkedChart]:
     """Return the charts of these persons."""
     return _load(connection, chart.c.person.in_(persons))
@@ -147,6 +157,21 @@ def by_keys(connection: Connection, keys: Iterable[str]) -> list[LinkedChart]:
     for part in batched(keys, SLICE, strict=False):
         found += _load(connection, chart.c.key.in_(part))
     return found
+
+
+class Lookup:
+    """A lookup of the charts of whoever it is that something names.
+
+    Args:
+        persons: queries those persons; every value in it is a parameter.
+    """
+
+    def __init__(self, persons: sa.Select[Any]) -> None:
+        self._statement = Statement(_select(chart.c.person.in_(persons)))
+
+    def run(self, connection: Connection, values: Mapping[str, str]) -> list[LinkedChart]:
+        """Return the charts; `values` are the parameters."""
+        return _grouped(self._statement.run(connection, values))
 
 
 def connected(
@@ -234,22 +259,26 @@ def contradictions(connection: Connection) -> list[FoundContradiction]:
 
 
 def _load(connection: Connection, condition: sa.ColumnElement[bool]) -> list[LinkedChart]:
-    query = (
-        sa.select(chart, number.c.issuer, number.c.value, number.c.linked)
+    return _grouped(tuple(row) for row in connection.execute(_select(condition)))
+
+
+def _select(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    columns = (chart.c.id, chart.c.hospital, chart.c.birth_date, chart.c.sex, chart.c.person, chart.c.key, chart.c.name)
+    return (
+        sa.select(*columns, number.c.issuer, number.c.value, number.c.linked)
         .join_from(chart, number, number.c.chart == chart.c.id, isouter=True)
         .where(condition)
         .order_by(chart.c.id)
     )
-    groups: dict[int, list[Any]] = {}
-    for row in connection.execute(query):
-        groups.setdefault(row.id, []).append(row)
+
+
+def _grouped(rows: Iterable[tuple[Any, ...]]) -> list[LinkedChart]:
     loaded = []
-    for key, group in groups.items():
-        first = group[0]
-        numbers = {PatientIdentifier(row.issuer, row.value): row.linked for row in group if row.issuer is not None}
-        described = Chart(key, first.hospital, frozenset(numbers), first.birth_date, first.sex, first.name)
+    for (id, hospital, born, sex, person, key, name), group in groupby(rows, key=lambda row: row[:7]):
+        # The outer join leaves a chart without numbers one row.
+        numbers = {PatientIdentifier(row[7], row[8]): row[9] for row in group if row[7] is not None}
         linked = frozenset(one for one, is_linked in numbers.items() if is_linked)
-        loaded.append(LinkedChart(described, first.person, linked, first.key))
+        loaded.append(LinkedChart(Chart(id, hospital, frozenset(numbers), born, sex, name), person, linked, key))
     return loaded
 
 

@@ -12,10 +12,13 @@ from sqlalchemy import Connection
 
 from usmed.domain.consent import Consent
 from usmed.domain.consent_record import ConsentRecord, ProofKind
-from usmed.domain.fhir_consent import consent_from_fhir
+from usmed.domain.fhir_consent import kept_consent
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.hub.tables import SLICE, change, consent, insert, names, number, state
 from usmed.hub.tables import chart as chart_table
+from usmed.platform.storage import Statement
+
+_COLUMNS = ("id", "version", "status", "issuer", "value", "resource", "recorded", "kind", "proved_by")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +60,8 @@ class StoredConsent:
 
 @lru_cache(maxsize=4096)
 def _to_domain(consent_id: str, version: int, text: str) -> Consent:
-    # Checking the profile takes as long as a query does, and a version never changes.
-    return consent_from_fhir(json.loads(text), id=consent_id, version=version)
+    # It was checked when it came in, and a version never changes.
+    return kept_consent(json.loads(text), id=consent_id, version=version)
 
 
 def current(connection: Connection, consent_id: str) -> StoredConsent | None:
@@ -73,6 +76,20 @@ def of_numbers(connection: Connection, numbers: Iterable[PatientIdentifier]) -> 
     for part in batched(sorted(numbers), SLICE, strict=False):
         found += _load(connection, sa.and_(names(consent, part), consent.c.current))
     return found
+
+
+_OF_PERSON = Statement(
+    sa.select(*(consent.c[name] for name in _COLUMNS))
+    .distinct()
+    .join_from(chart_table, number, number.c.chart == chart_table.c.id)
+    .join(consent, sa.and_(consent.c.issuer == number.c.issuer, consent.c.value == number.c.value))
+    .where(chart_table.c.person == sa.bindparam("person"), number.c.linked, consent.c.current)
+)
+
+
+def of_person(connection: Connection, person: int) -> list[StoredConsent]:
+    """Return the last versions of all consents that were given under a number of this person, in any order."""
+    return [_read(row) for row in _OF_PERSON.run(connection, {"person": person})]
 
 
 def all_current(connection: Connection) -> list[StoredConsent]:
@@ -135,17 +152,13 @@ def changes_since(
 
 
 def _load(connection: Connection, condition: sa.ColumnElement[bool]) -> list[StoredConsent]:
-    query = sa.select(consent).where(condition).order_by(consent.c.recorded, consent.c.id)
-    return [
-        StoredConsent(
-            row.id,
-            row.version,
-            row.status,
-            PatientIdentifier(row.issuer, row.value),
-            row.resource,
-            row.recorded,
-            ProofKind(row.kind),
-            row.proved_by,
-        )
-        for row in connection.execute(query)
-    ]
+    columns = (consent.c[name] for name in _COLUMNS)
+    query = sa.select(*columns).where(condition).order_by(consent.c.recorded, consent.c.id)
+    return [_read(tuple(row)) for row in connection.execute(query)]
+
+
+def _read(row: tuple[Any, ...]) -> StoredConsent:
+    id, version, status, issuer, value, resource, recorded, kind, proved_by = row
+    return StoredConsent(
+        id, version, status, PatientIdentifier(issuer, value), resource, recorded, ProofKind(kind), proved_by
+    )

@@ -4,9 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
@@ -65,7 +63,7 @@ class Resolver:
         """
         now = self._clock()
         with self._database.read() as connection:
-            known = charts.of_persons(connection, _persons(question))
+            known = _known(connection, question)
             persons = {one.person for one in known}
             answer, reason = NOTHING, "names several patients" if persons else "nobody known"
             patient = question.identifier
@@ -89,12 +87,18 @@ class Resolver:
         return answer
 
 
-def _persons(question: Question) -> sa.Select[Any]:
+_BY_NUMBER = charts.Lookup(charts.persons_by_number())
+_BY_STUDY = charts.Lookup(studies.persons_by_study())
+_BY_ACCESSION_NUMBER = charts.Lookup(studies.persons_by_accession_number())
+
+
+def _known(connection: Connection, question: Question) -> list[LinkedChart]:
     if question.identifier is not None:
-        return charts.person_named(question.identifier)
+        values = {"issuer": question.identifier.issuer, "value": question.identifier.value}
+        return _BY_NUMBER.run(connection, values)
     if question.study_instance_uid:
-        return studies.persons_by_study(question.study_instance_uid)
-    return studies.persons_by_accession_number(question.accession_number)
+        return _BY_STUDY.run(connection, {"study_instance_uid": question.study_instance_uid})
+    return _BY_ACCESSION_NUMBER.run(connection, {"accession_number": question.accession_number})
 
 
 def _answer(
@@ -106,12 +110,11 @@ def _answer(
     now: datetime,
 ) -> tuple[Resolution, str]:
     known = {one.chart.id: one for one in person}
-    numbers = {number for one in known.values() for number in one.linked}
-    given = [one.to_domain() for one in consents.of_numbers(connection, numbers)]
+    given = [one.to_domain() for one in consents.of_person(connection, person[0].person)]
     request = AccessRequest(hospital.id, purpose)
     permitted = [
         study
-        for study in studies.of_charts(connection, known)
+        for study in studies.of_person(connection, person[0].person)
         if study.facts.source in others and decide(given, request, study.facts, now).permitted
     ]
     if not permitted:

@@ -13,9 +13,12 @@ from sqlalchemy import Connection
 from usmed.domain.consent import StudyFacts
 from usmed.domain.study_record import NO_RECORDS, StudyRecord, bucket_of, changed_digest, record_digest
 from usmed.hub.tables import SLICE, bucket, chart, insert, study
+from usmed.platform.storage import Statement
 
 MODALITY_SEPARATOR = "\\"
 """As DICOM separates values (PS3.5 §6.2): no modality holds it."""
+
+_LOCATED = ("chart", "study_instance_uid", "hospital", "modalities", "study_date")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +95,31 @@ def of_charts(connection: Connection, charts: Iterable[int]) -> list[LocatedStud
     """Return the studies under these charts."""
     found: list[LocatedStudy] = []
     for part in batched(charts, SLICE, strict=False):
-        columns = (study.c.chart, study.c.study_instance_uid, study.c.hospital, study.c.modalities, study.c.study_date)
-        rows = connection.execute(sa.select(*columns).where(study.c.chart.in_(part)))
+        rows = connection.execute(sa.select(*(study.c[name] for name in _LOCATED)).where(study.c.chart.in_(part)))
         found += [LocatedStudy(row[0], _facts(*row[1:])) for row in rows]
     return found
 
 
-def persons_by_study(study_instance_uid: str) -> sa.Select[Any]:
-    """Query the persons under whom hospitals hold a study of this UID."""
-    return _persons(study.c.study_instance_uid == study_instance_uid)
+_OF_PERSON = Statement(
+    sa.select(*(study.c[name] for name in _LOCATED))
+    .join_from(chart, study, study.c.chart == chart.c.id)
+    .where(chart.c.person == sa.bindparam("person"))
+)
 
 
-def persons_by_accession_number(accession_number: str) -> sa.Select[Any]:
-    """Query the persons with a study of this accession number, at any hospital."""
-    return _persons(study.c.accession_number == accession_number)
+def of_person(connection: Connection, person: int) -> list[LocatedStudy]:
+    """Return the studies of this person."""
+    return [LocatedStudy(row[0], _facts(*row[1:])) for row in _OF_PERSON.run(connection, {"person": person})]
+
+
+def persons_by_study() -> sa.Select[Any]:
+    """Query the persons under whom hospitals hold a study of the UID `study_instance_uid`."""
+    return _persons(study.c.study_instance_uid == sa.bindparam("study_instance_uid"))
+
+
+def persons_by_accession_number() -> sa.Select[Any]:
+    """Query the persons with a study of the number `accession_number`, at any hospital."""
+    return _persons(study.c.accession_number == sa.bindparam("accession_number"))
 
 
 def _persons(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:

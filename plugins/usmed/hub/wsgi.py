@@ -103,7 +103,7 @@ def wire(
     patients = Patients(
         Invitations(database, region, clock),
         Requests(database, region, clock, tell),
-        Accesses(database, region, clock, tell=tell),
+        Accesses(database, region, clock, settings.accesses_kept, tell=tell),
     )
     registry = Registry(database, region, clock, patients.invitations.enrolled, tell)
     nonces = NonceStore(database)

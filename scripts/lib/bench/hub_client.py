@@ -18,7 +18,7 @@ from bench.nodes import BenchError
 from usmed.domain.request_signature import sign_request
 
 BATCH = 200
-"""What a node announces at once (`hospital/feed.py`)."""
+"""The most that a node announces at once (`hospital/feed.py`)."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def look_up(where: Where, wishes: Sequence[Wish], rate: float, lines: int) -> li
         How long each took, in ms, from the moment at which it was due.
     """
     opened = [Line(where) for _ in range(lines)]
-    lead_s = len(wishes) / 3000 + 0.5
+    lead_s = len(wishes) / 1500 + 1
     keys = {one.sender: OKPKey.import_key(one.key) for one in wishes}
     start = time.time() + lead_s
     requests = [
@@ -126,7 +126,7 @@ def look_up(where: Where, wishes: Sequence[Wish], rate: float, lines: int) -> li
 
 
 def announce(where: Where, studies: Sequence[tuple[float, Wish]], seconds: float) -> tuple[int, list[float]]:
-    """Let every hospital's node announce its studies as they come, one request at a time, what has come meanwhile at once.
+    """Let every hospital's node announce its studies: one request at a time, with all that has come meanwhile.
 
     Args:
         studies: when each comes (seconds from the beginning), and its record as the body.

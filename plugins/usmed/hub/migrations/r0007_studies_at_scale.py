@@ -38,7 +38,13 @@ def upgrade() -> None:
     _take_over()
     op.drop_table("study")
     op.rename_table("study_now", "study")
-    op.create_index("study_chart", "study", ["chart"])
+    op.create_index(
+        "study_chart",
+        "study",
+        ["chart"],
+        # All that a lookup asks of a study: a patient's studies came years apart, and lie in as many places on disk.
+        postgresql_include=["study_instance_uid", "hospital", "study_date", "modalities"],
+    )
     op.create_index("study_in_bucket", "study", ["hospital", "bucket"])
     op.create_index("study_accession_number", "study", ["accession_number"])
     op.create_table(

@@ -9,6 +9,7 @@ from contract.hub_region import CNP, Region, study
 from contract.test_hub_invitations import refusal, together
 from usmed.domain.consent import Purpose
 from usmed.domain.identifiers import PatientIdentifier
+from usmed.hub import accesses as module
 from usmed.hub.accesses import Access, Accesses
 
 PATH = "/v1/accesses"
@@ -213,6 +214,27 @@ def test_more_than_five_hundred_at_once_are_refused(region: Region) -> None:
     assert refusal(region, PATH, {"accesses": documents}) == (400, "bad-request")
     assert send(region, *documents[:500]) == 500
     assert len(accesses(region).of([OWN], limit=10_000)) == 500
+
+
+def test_what_is_too_old_goes_in_steps_with_each_announcement(
+    region: Region, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PRUNED_AT_ONCE", 2)
+    assert send(region, *(access(region, n) for n in range(1, 4))) == 3
+    region.clock.advance(timedelta(days=3654).total_seconds())
+
+    def held() -> int:
+        with region.database.read() as connection:
+            return int(connection.exec_driver_sql("SELECT count(*) FROM patient_access").scalar_one())
+
+    assert send(region, access(region, 4)) == 1
+    assert held() == 2
+    assert send(region, access(region, 5)) == 1
+    assert held() == 2
+    # Looked at once an hour where nothing is left.
+    region.clock.advance(timedelta(minutes=59).total_seconds())
+    assert send(region, access(region, 6)) == 1
+    assert held() == 3
 
 
 def test_an_access_is_shown_for_ten_years_and_then_forgotten(region: Region) -> None:

@@ -4,7 +4,7 @@ import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,7 +14,11 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from usmed.domain.audit import AuditEvent, AuditEventType, ChainHead, chain_record
+from usmed.domain.canonical import canonical_json
 from usmed.domain.errors import ConfigurationError
+from usmed.domain.identifiers import PatientIdentifier
+from usmed.domain.study_record import bucket_of, digests, study_record
+from usmed.hub import studies
 from usmed.hub.tables import CHAIN as HUB_CHAIN
 from usmed.platform import storage
 from usmed.platform.audit_log import AuditLog
@@ -312,6 +316,47 @@ def test_the_hub_migrates_from_the_previous_version_with_its_consents(bare: Data
         change = sa.table("consent_change", *map(sa.column, ("cursor", "issuer", "value")))
         assert connection.execute(sa.select(change)).all() == [(1, "BACAU", "9")]
         assert connection.execute(sa.text("SELECT cursor FROM hub_state")).scalar_one() == 1
+
+
+def test_the_hub_migrates_from_the_previous_version_with_its_studies(bare: Database) -> None:
+    records = [
+        study_record(f"1.{n}", [PatientIdentifier("BACAU", "9")], study_date="20260102", modalities=["SR", "CT"][n % 3 :])
+        for n in range(1300)
+    ]
+    with bare.write() as connection:
+        migrate(connection, [PLATFORM_CHAIN])
+        migrate(connection, [HUB_CHAIN], "r0006")
+        columns = "hospital study_instance_uid chart bucket accession_number record"
+        old = sa.table("study", *map(sa.column, columns.split()))
+        connection.execute(
+            sa.text("INSERT INTO chart (hospital, key, birth_date, sex, person) VALUES ('bacau', 'k', '', '', 1)")
+        )
+        connection.execute(
+            sa.insert(old),
+            [
+                {
+                    "hospital": "bacau", "study_instance_uid": one.study_instance_uid, "chart": 1,
+                    "bucket": bucket_of(one.study_instance_uid), "accession_number": "A",
+                    "record": canonical_json(one.to_json()).decode(),
+                }
+                for one in records
+            ],
+        )  # fmt: skip
+        for cursor in (1, 2):
+            connection.execute(
+                sa.text("INSERT INTO consent_change (cursor, issuer, value) VALUES (:cursor, 'BACAU', '9')"),
+                {"cursor": cursor},
+            )
+    with bare.write() as connection:
+        migrate(connection, [HUB_CHAIN])
+    with bare.read() as connection:
+        assert studies.digests(connection, "bacau") == digests(records)
+        found = {one.facts.study_instance_uid: one.facts for one in studies.of_charts(connection, [1])}
+        assert found.keys() == {one.study_instance_uid for one in records}
+        assert found["1.0"].modalities == {"SR", "CT"}
+        assert found["1.2"].modalities == set()
+        assert found["1.2"].study_date == date(2026, 1, 2)
+        assert connection.execute(sa.text("SELECT cursor FROM consent_change")).scalar_one() == 2
 
 
 def test_a_migration_that_fails_leaves_the_database_as_it_was(bare: Database) -> None:

@@ -1,5 +1,6 @@
 """The hub's settings: from variables or files, every fault at once, before anything starts."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,8 @@ def test_what_is_not_given_has_a_default(environ: dict[str, str]) -> None:
     assert settings.database_url == "sqlite:///usmed-hub.db"
     assert settings.limit_bytes == DEFAULT_BODY_BYTES
     assert list(settings.region.manifest.hospitals) == ["a"]
+    assert settings.accesses_kept == timedelta(days=3653)
+    assert load_settings({**environ, "USMED_ACCESSES_KEPT_DAYS": "30"}).accesses_kept == timedelta(days=30)
 
 
 def test_a_secret_may_be_in_a_file(environ: dict[str, str], tmp_path: Path) -> None:
@@ -61,6 +64,7 @@ def test_every_fault_is_reported_at_once(environ: dict[str, str], tmp_path: Path
         "USMED_PRIVATE_KEY_FILE": "/nowhere",
         "USMED_DATABASE_URL_FILE": "/nowhere",
         "USMED_MAXIMUM_BODY_BYTES": "-1",
+        "USMED_ACCESSES_KEPT_DAYS": "0",
     }
     with pytest.raises(ConfigurationError) as caught:
         load_settings(environ)
@@ -71,6 +75,7 @@ def test_every_fault_is_reported_at_once(environ: dict[str, str], tmp_path: Path
         "/nowhere: cannot be read",
         "USMED_DATABASE_URL_FILE",
         "MAXIMUM_BODY",
+        "USMED_ACCESSES_KEPT_DAYS: must be a whole number from 1 to 36525",
     ):
         assert expected in text
 

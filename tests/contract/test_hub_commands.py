@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 import os
 import re
 import signal

@@ -319,9 +319,9 @@ def test_the_hub_migrates_from_the_previous_version_with_its_consents(bare: Data
 
 
 def test_the_hub_migrates_from_the_previous_version_with_its_studies(bare: Database) -> None:
+    patient = PatientIdentifier("BACAU", "9")
     records = [
-        study_record(f"1.{n}", [PatientIdentifier("BACAU", "9")], study_date="20260102", modalities=["SR", "CT"][n % 3 :])
-        for n in range(1300)
+        study_record(f"1.{n}", [patient], study_date="20260102", modalities=["SR", "CT"][n % 3 :]) for n in range(1300)
     ]
     with bare.write() as connection:
         migrate(connection, [PLATFORM_CHAIN])

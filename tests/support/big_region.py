@@ -26,6 +26,34 @@ DAYS = 30_000
 FIRST_BIRTH, FIRST_STUDY = date(1930, 1, 1), date(2016, 1, 1)
 STUDY_DAYS = 3600
 MODALITIES = ("CT", "MR", "US", "CR", "DX", "MG", "XA", "CT\\SR")
+FAMILY = (
+    "Popescu",
+    "Ionescu",
+    "Munteanu",
+    "Țăranu",
+    "Rusu",
+    "Știrbu",
+    "Ungureanu",
+    "Lupu",
+    "Bălan",
+    "Ciobanu",
+    "Nechita",
+)
+GIVEN = (
+    "Ana",
+    "Ion",
+    "Măriuca",
+    "Ștefan",
+    "Elena",
+    "Vasile",
+    "Ioana",
+    "Gheorghe",
+    "Doina",
+    "Mihai",
+    "Cătălina",
+    "Dan",
+    "Ilinca",
+)
 STEP = 500_000
 """How many rows one transaction makes."""
 
@@ -69,6 +97,10 @@ class BigRegion:
         """Return the sex."""
         return "M" if k % 2 else "F"
 
+    def name(self, k: int) -> str:
+        """Return what a patient is called, as PatientName."""
+        return f"{FAMILY[k // len(GIVEN) % len(FAMILY)]}^{GIVEN[k % len(GIVEN)]}"
+
     def consents(self, k: int) -> bool:
         """Tell whether a patient permits treatment everywhere: one in ten of those with a national number."""
         return k * 48271 % 2147483647 // 1000 % 10 == 0 and bool(self.national(k))
@@ -90,6 +122,7 @@ class BigRegion:
         return self.hospitals[place], study_record(
             f"1.2.840.113619.2.{100 + place}.{day:%Y%m%d}.{s}",
             numbers,
+            name=self.name(k),
             birth_date=f"{self.born(k):%Y%m%d}",
             sex=self.sex(k),
             accession_number=f"{day:%y}{s // len(self.hospitals):07}",
@@ -179,7 +212,7 @@ class _Rows:
 
     def tables(self) -> Iterator[tuple[str, str, Iterable[str]]]:
         """Give table, columns and lines, in an order in which each can be made from what was made before."""
-        yield "chart", "id, hospital, key, birth_date, sex, person", self._charts()
+        yield "chart", "id, hospital, key, birth_date, sex, person, name", self._charts()
         yield "chart_identifier", "chart, issuer, value, linked", self._numbers()
         columns = "study_instance_uid, hospital, chart, bucket, accession_number, study_date, modalities, digest"
         yield "study", columns, self._studies()
@@ -229,7 +262,8 @@ class _Rows:
             born, sex = self._born[k % DAYS], "FM"[k % 2]
             key = sha256(f'["{hospitals[place]}",[{both}],"{born}","{sex}"]'.encode()).hexdigest()
             id = self._chart(k, chart)
-            yield f"{id}\t{hospitals[place]}\t{key}\t{born}\t{sex}\t{k + 1 if national else id}\n"
+            person, name = k + 1 if national else id, self._region.name(k)
+            yield f"{id}\t{hospitals[place]}\t{key}\t{born}\t{sex}\t{person}\t{name}\n"
 
     def _numbers(self) -> Iterator[str]:
         for k, chart, place in self._all_charts():
@@ -263,8 +297,8 @@ class _Rows:
                 accession = f"{year}{s // count:07}"
                 digest = sha256(
                     f'{{"accession_number":"{accession}","modalities":["{kinds[kind]}"],"patient":{{"birth_date":'
-                    f'"{self._born[k % DAYS]}","identifiers":[{numbers}],"sex":"{"FM"[k % 2]}"}},"study_date":"{day}",'
-                    f'"study_instance_uid":"{uid}"}}'.encode()
+                    f'"{self._born[k % DAYS]}","identifiers":[{numbers}],"name":"{self._region.name(k)}",'
+                    f'"sex":"{"FM"[k % 2]}"}},"study_date":"{day}","study_instance_uid":"{uid}"}}'.encode()
                 ).digest()
                 bucket = sha256(uid.encode()).digest()[0]
                 held = self._buckets[place][bucket]

@@ -137,7 +137,7 @@ class AccessFeed:
             connection.execute(again.values(next=now + int(RETRY.total_seconds())))
             append_in(connection, [self._set_aside(one) for one in over])
 
-    def _tell(self, accesses: list[dict[str, Any]]) -> list[Problem]:
+    def _tell(self, accesses: list[dict[str, Any]]) -> "list[Problem]":
         """Tell the hub; return those that it has not taken.
 
         Raises:
@@ -173,7 +173,7 @@ class AccessFeed:
         with self._database.read() as connection:
             return int(connection.scalar(sa.select(_cursor.c.sequence)) or 0)
 
-    def _note(self, sequence: int, problems: Sequence[Problem]) -> None:
+    def _note(self, sequence: int, problems: "Sequence[Problem]") -> None:
         """Write down how far the hub knows, and what it does not: all of it, or nothing."""
         now = _seconds(self._clock())
         cursor = self._database.insert(_cursor).values(id=1, sequence=sequence)
@@ -189,7 +189,7 @@ class AccessFeed:
                 connection.execute(self._database.insert(_waiting).values(row).on_conflict_do_nothing())
             append_in(connection, [self._set_aside(one) for one in problems if one not in kept])
 
-    def _set_aside(self, problem: Problem) -> AuditEvent:
+    def _set_aside(self, problem: "Problem") -> AuditEvent:
         sequence = problem.access["sequence"]
         log.error("the hub will not be told of audit record %s: %s", sequence, problem.reason)
         return AuditEvent(

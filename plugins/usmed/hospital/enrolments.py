@@ -85,9 +85,12 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How an enrolment stands, or the blocking of phones: `code` is part of the address to show while it waits, empty where it is not known here
-    any more; `digits` are what the clerk compares; `problem` is why the hub was not asked just now; `deliveries` are of
-    what was signed; `passkeys` is how many earlier ones that blocks."""
+    """How an enrolment stands, or the blocking of phones.
+
+    `code` is part of the address to show while it waits, empty where it is not known here any more; `digits` are what
+    the clerk compares; `problem` is why the hub was not asked just now; `deliveries` are of what was signed; `passkeys`
+    is how many earlier ones that blocks.
+    """
 
     enrolling: Enrolling
     code: str = ""
@@ -385,7 +388,11 @@ class Enrolments:
         # This hospital says nothing of others' numbers. Where these are joined to its own, key servers know.
         spoken_for = self._region().spoken_for(self._hospital)
         numbers = [number for number in sorted(gone.numbers) if number.issuer in spoken_for]
-        revoked = [(number, part) for number in numbers for part in batched(sorted(gone.passkeys), MAXIMUM_REVOKED)]
+        revoked = [
+            (number, part)
+            for number in numbers
+            for part in batched(sorted(gone.passkeys), MAXIMUM_REVOKED, strict=False)
+        ]
         items += [
             self._item(_revocation(one, place), [number], revoked=part)
             for place, (number, part) in enumerate(revoked, start=1)

@@ -117,9 +117,9 @@ class Accesses:
 
         Args:
             documents: as `openapi.yaml` has them (AccessRecord). One that is wrong does not hold up the others: it is
-                left out, which the source is told and is in the audit log. The same one sent again is kept once. Another one under a
-                sequence number that was there is kept beside it: a node that was restored from a backup counts
-                anew, and the patient is to hear of what it gives then, too.
+                left out, which the source is told and is in the audit log. The same one sent again is kept once.
+                Another one under a sequence number that was there is kept beside it: a node that was restored from a
+                backup counts anew, and the patient is to hear of what it gives then, too.
         """
         now, hospitals = self._clock(), self._region().hospitals
         rows: dict[int, dict[str, Any]] = {}

@@ -5,15 +5,22 @@ from importlib.resources import files
 
 import pytest
 
+from usmed.domain.consent_choices import PURPOSES
 from usmed.domain.enrolment import Basis
 from usmed.domain.invitation import State
+from usmed.domain.paper import State as PaperState
+from usmed.domain.study_kinds import KINDS
 from usmed.hospital.enrolment_words import _WORDS, LANGUAGES, of_fault, translate
+from usmed.hospital.scans import FAULTS
 
 FOLDER = files("usmed.hospital")
 PAGES = [one for one in FOLDER.joinpath("templates").iterdir() if one.name.endswith(".html")]
 CODE = "".join(
     FOLDER.joinpath(name).read_text("utf-8")
-    for name in ("enrolments.py", "counting_passkeys.py", "enrolment_pages.py", "patient_record.py")
+    for name in (
+        "enrolments.py", "counting_passkeys.py", "enrolment_pages.py", "patient_record.py", "desk.py", "scans.py",
+        "paper_pages.py",
+    )
 )
 OVER = [State.VOID, State.EXPIRED]
 VALUES = {
@@ -22,6 +29,9 @@ VALUES = {
     "signs-": [*Basis, "patient"],
     "sex-": ["M", "F"],
     "over-": OVER,
+    "paper-": [*(one for one in PaperState if one not in (PaperState.WAITING, PaperState.ATTESTED)), *PURPOSES],
+    "study-": list(KINDS),
+    "purpose-": ["TREAT", "ETREAT", "HRESCH"],
 }
 """What follows a beginning that a page completes with a value."""
 
@@ -42,6 +52,7 @@ def faults() -> set[str]:
     codes = set(re.findall(r'RefusedError\(\s*"([\w-]+)"', CODE))
     codes |= set(re.findall(r'^[A-Z_, ]+ = "([\w-]+)", "([\w-]+)", "([\w-]+)"$', CODE, re.MULTILINE)[0])
     # Of the log-in, the hub, of what is no refusal, and where there is no text for a code.
+    codes |= {f"scan-{one}" for one in (*FAULTS, "none", "large", "pages")}
     return {f"fault-{one}" for one in (*codes, "nobody", "too-many", "away", "other")}
 
 

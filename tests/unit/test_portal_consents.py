@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from usmed.domain.consent import Consent, Provision, ProvisionType, Purpose
+from usmed.domain.consent_choices import Choices, consent_resource, taken_back
 from usmed.domain.fhir_consent import consent_from_fhir
 from usmed.domain.identifiers import PatientIdentifier
-from usmed.hub.portal.choices import Choices, consent_resource, months_later, read_birth_date, read_choices, taken_back
+from usmed.domain.study_kinds import COMPANIONS, KINDS
+from usmed.hub.portal.choices import months_later, read_birth_date, read_choices
 from usmed.hub.portal.describe import PURPOSES, Description, describe
-from usmed.hub.portal.kinds import COMPANIONS, KINDS
 from usmed.hub.portal.words import LANGUAGES
 
 ZONE = ZoneInfo("Europe/Bucharest")

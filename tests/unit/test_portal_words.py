@@ -7,9 +7,9 @@ from string import Formatter
 import pytest
 
 from usmed.domain.contact import Channel, Topic
+from usmed.domain.study_kinds import DOCUMENTS, KINDS, UNKNOWN
 from usmed.hub.portal import words_consents, words_help, words_notices, words_pages
 from usmed.hub.portal.choices import TERMS
-from usmed.hub.portal.kinds import KINDS
 from usmed.hub.portal.views import State
 from usmed.hub.portal.words import LANGUAGES, MONTHS, WORDS, say
 
@@ -21,7 +21,7 @@ PAGES = "\n".join(one.read_text("utf-8") for one in FOLDER.joinpath("templates")
 MADE = {
     *(f"state-{one}" for one in State), *(f"term-{one}" for one in TERMS), *(f"form-{one}" for one in KINDS),
     *(f"gone-{one}" for one in (State.OVER, State.WITHDRAWN, State.WITHDRAWING)),
-    *(f"topic-{one}" for one in Topic),
+    *KINDS, DOCUMENTS, UNKNOWN, *(f"topic-{one}" for one in Topic),
     *(f"{name}-{one}" for name in ("notices", "address", "code", "fault") for one in Channel),
     *(f"want-{one}{end}" for one in ("permit", "deny", "no-emergency") for end in ("", "-means")),
     *(f"help-{one}{end}" for one in ("what", "passkey", "lost", "new-phone", "consent", "emergency", "withdraw")

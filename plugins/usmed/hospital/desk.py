@@ -16,10 +16,11 @@ from joserfc.jwk import OKPKey
 
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.canonical import canonical_json, sha256_hex
+from usmed.domain.consent import Consent
 from usmed.domain.consent_record import attest, consent_document, read_record
 from usmed.domain.enrolment import ENROLMENT_TYPE, enrol
 from usmed.domain.errors import PeerDataError, RefusedError
-from usmed.domain.fhir_consent import prepare
+from usmed.domain.fhir_consent import consent_from_fhir, prepare
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.paper import Change, State, attachment, may, reason_given, scan_digest
 from usmed.domain.region import RegionManifest
@@ -87,6 +88,28 @@ class Desk:
         if isinstance(resource, dict) and "sourceAttachment" in resource:
             raise PeerDataError("$.sourceAttachment: the scan is added here, once the consent is written down")
         return self._draft(consent_document(resource, id=str(uuid4()), version=1), staff)
+
+    def write_scanned(self, resource: Any, content: bytes, staff: str) -> Draft:
+        """Write a consent on paper down with its scan, both or neither.
+
+        Raises:
+            PeerDataError: it is not a consent that can be attested here, or the file is no scan.
+            RefusedError: this node cannot read PDF files.
+        """
+        scan = self._look(content)
+        named = {**resource, "sourceAttachment": attachment(content, scan.pages)}
+        return self._draft(consent_document(named, id=str(uuid4()), version=1), staff, content)
+
+    def says(self, document: dict[str, Any]) -> Consent:
+        """Return what a consent that was written down says.
+
+        Raises:
+            PeerDataError: it is none.
+        """
+        self._prepare()
+        if "resource" not in document:
+            raise PeerDataError("these are numbers, and no consent")
+        return consent_from_fhir(document["resource"], id=document["id"], version=document["version"])
 
     def write_numbers(self, patient: Any, staff: str) -> Draft:
         """Write down that numbers are one person's, as the hospital's records and an identity document show.
@@ -287,7 +310,7 @@ class Desk:
         self._expire()
         return self._store.drafts()
 
-    def _draft(self, document: dict[str, Any], staff: str) -> Draft:
+    def _draft(self, document: dict[str, Any], staff: str, scan: bytes = b"") -> Draft:
         if not staff.strip():
             raise PeerDataError("it is not known who writes this down: log-ins have to be on")
         now = self._clock()
@@ -296,7 +319,7 @@ class Desk:
         # Checked as it will be, so that the second of the two cannot be the one to learn of a fault.
         self._signed(document, [staff, f"not {staff}"[:64]], now)
         draft = Draft(document, sha256_hex(canonical_json(document)), staff, now)
-        self._store.save_draft(draft)
+        self._store.save_draft(draft, scan)
         return draft
 
     def _signed(self, document: dict[str, Any], staff: list[str], now: datetime) -> Item:
@@ -318,10 +341,7 @@ class Desk:
         return {"hospital": self._hospital, "token": token}
 
     def _attested(self, document: dict[str, Any], staff: list[str], now: datetime) -> dict[str, Any]:
-        # In a thread of Python's own: on one of Orthanc's, Python 3.14 takes its stack for used up when it compiles
-        # what is imported here first ("Parser stack overflowed").
-        with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
-            pool.submit(prepare).result()
+        self._prepare()
         record = {
             "document": document,
             "proof": attest(self._key, document, hospital=self._hospital, staff=staff, now=now),
@@ -342,6 +362,12 @@ class Desk:
         if problems:
             raise PeerDataError("; ".join(problems))
         return record
+
+    def _prepare(self) -> None:
+        # In a thread of Python's own: on one of Orthanc's, Python 3.14 takes its stack for used up when it compiles
+        # what is imported here first ("Parser stack overflowed").
+        with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
+            pool.submit(prepare).result()
 
     def _faults(self, numbers: Iterable[PatientIdentifier]) -> Iterator[str]:
         """Say which numbers this hospital cannot speak for."""

@@ -58,8 +58,8 @@ class DeskStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def save_draft(self, draft: Draft) -> None:
-        """Keep a draft; another of the same id takes its place."""
+    def save_draft(self, draft: Draft, scan: bytes = b"") -> None:
+        """Keep a draft, and the scan that it names; another of the same id takes its place."""
         values = {
             "document": json.dumps(draft.document),
             "digest": draft.digest,
@@ -73,6 +73,8 @@ class DeskStore:
         insert = self._database.insert(_draft).values(id=draft.id, **values)
         with self._database.write() as connection:
             connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=values))
+            if scan:
+                self._keep_scan(connection, draft, scan)
 
     def save_scan(self, before: Draft, draft: Draft, content: bytes) -> bool:
         """Keep a scan, and with it the draft that names it; False if the draft is another by now."""
@@ -82,8 +84,7 @@ class DeskStore:
             if not connection.execute(changed).rowcount:
                 return False
             self._forget_scan(connection, before)
-            row = {"sha256": draft.scan, "consent": draft.id, "content": content, "added": _time(draft.created)}
-            connection.execute(self._database.insert(_scan).values(row).on_conflict_do_nothing())
+            self._keep_scan(connection, draft, content)
         return True
 
     def scan(self, consent: str, sha256: str) -> bytes | None:
@@ -136,6 +137,10 @@ class DeskStore:
         """End what has waited too long; return it."""
         due = [one for one in self.drafts() if now - one.created > LIFE]
         return [one for one in due if self.end(one, Change.EXPIRE, "", "", now)]
+
+    def _keep_scan(self, connection: sa.Connection, draft: Draft, content: bytes) -> None:
+        row = {"sha256": draft.scan, "consent": draft.id, "content": content, "added": _time(draft.created)}
+        connection.execute(self._database.insert(_scan).values(row).on_conflict_do_nothing())
 
     def _forget_scan(self, connection: sa.Connection, draft: Draft) -> None:
         # Not one of an attested version before: a withdrawal names the scan of what it takes back.

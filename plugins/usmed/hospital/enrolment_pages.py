@@ -1,4 +1,4 @@
-"""The desk's pages for clerks: enrol a patient for the region's portal. Rendered here; they work without a script.
+"""The desk's pages for clerks: enrol a patient for the region's portal. Rendered here; only a file needs a script.
 
 A form carries a token of this process and of whoever is logged in: the browser sends the log-in by itself, also with
 what a stranger's web page would have it send.
@@ -23,6 +23,7 @@ from usmed.domain.enrolment import Basis
 from usmed.domain.errors import PeerDataError, RefusedError, UsmedError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.invitation import State
+from usmed.domain.paper import LARGEST_SCAN_BYTES
 from usmed.domain.study_record import is_date
 from usmed.hospital.archive import Archive
 from usmed.hospital.enrolment_words import LANGUAGES, of_fault, translate
@@ -41,6 +42,12 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+LARGER_FORMS = {"paper_written": LARGEST_SCAN_BYTES + 1}
+"""By endpoint, what a form may bring besides its words: a scan, and a byte more, so that it is told what is wrong."""
+
+SCAN_FORM = "multipart/x-usmed-form"
+"""How the desk's script calls a form with a file: Orthanc keeps what is called multipart/form-data for itself."""
+
 _STATIC = {
     "desk.css": "text/css; charset=utf-8",
     "desk.js": "text/javascript; charset=utf-8",
@@ -94,12 +101,16 @@ def _add_guard(pages: Blueprint, services: Services) -> None:
             _prepare(current_app.jinja_env)
             prepared.set()
         g.language = _language()
+        given = request.environ.get("CONTENT_TYPE", "")
+        if given.startswith(SCAN_FORM):
+            request.environ["CONTENT_TYPE"] = f"multipart/form-data{given.removeprefix(SCAN_FORM)}"
         if request.endpoint == f"{pages.name}.static_file":
             return
         staff()
         if request.method != "POST":
             return
-        if (request.content_length or 0) > LIMIT_BYTES:
+        larger = LARGER_FORMS.get((request.endpoint or "").rpartition(".")[2], 0)
+        if (request.content_length or 0) > LIMIT_BYTES + larger:
             raise PeerDataError("the form is too large")
         if not hmac.compare_digest(request.form.get("csrf", "").encode("utf-8"), csrf().encode("utf-8")):
             raise RefusedError("stale-form", "this form is not from this log-in")
@@ -128,8 +139,8 @@ def _add_guard(pages: Blueprint, services: Services) -> None:
 
     @pages.errorhandler(UsmedError)
     def failed(error: UsmedError) -> Response:
-        _record_refusal(services, error)
-        return _page("problem.html", fault=_fault(error))
+        record_refusal(services, error)
+        return page("problem.html", fault=fault(error))
 
 
 def _add_pages(pages: Blueprint, services: Services) -> None:
@@ -138,17 +149,17 @@ def _add_pages(pages: Blueprint, services: Services) -> None:
     @pages.get("")
     def entrance() -> Response:
         # Relative, as all: a proxy's prefix is not known here.
-        return _see_at("desk/start")
+        return see_at("desk/start")
 
     @pages.get("/desk/start")
     def entrance_with_slash() -> Response:
         # Orthanc takes a slash away from an address's end before anybody sees it; the browser does not, and so takes
         # the address above for one below this.
-        return _see_at("../start")
+        return see_at("../start")
 
     @pages.get("/start")
     def start() -> Response:
-        return _page("start.html", possible=enrolments.possible, recent=enrolments.recent())
+        return page("start.html", possible=enrolments.possible, recent=enrolments.recent())
 
     @pages.get("/patient")
     def patient() -> Response:
@@ -191,7 +202,7 @@ def _add_actions(pages: Blueprint, services: Services) -> None:
             standing = enrolments.invite(_wish(record), staff())
         except UsmedError as error:
             return _again(services, record, error)
-        return _see(f"enrolments/{standing.enrolling.id}")
+        return see(f"enrolments/{standing.enrolling.id}")
 
     @pages.post("/block")
     def block() -> Response:
@@ -207,14 +218,14 @@ def _add_actions(pages: Blueprint, services: Services) -> None:
         try:
             enrolments.confirm(id, request.form.get("digits", ""), staff())
         except UsmedError as error:
-            _record_refusal(services, error)
-            return _standing_page(services, enrolments.look(id), _fault(error))
-        return _see(f"enrolments/{id}")
+            record_refusal(services, error)
+            return _standing_page(services, enrolments.look(id), fault(error))
+        return see(f"enrolments/{id}")
 
     @pages.post("/enrolments/<id>/cancellation")
     def cancel(id: str) -> Response:
         enrolments.cancel(id, staff())
-        return _see(f"enrolments/{id}")
+        return see(f"enrolments/{id}")
 
 
 # ---- pages -----------------------------------------------------------------------------------------------------------
@@ -227,7 +238,7 @@ def _patient_page(services: Services, record: PatientRecord, fault: str = "") ->
     last = birthday(record.birth_date, MAJORITY) - timedelta(days=1) if child else None
     # A further number of the hospital's own stands in a study, perhaps by a slip: the clerk has to choose it.
     sure = {record.opened, *(one for one in record.numbers if national is not None and one.issuer == national.issuer)}
-    return _page(
+    return page(
         "patient.html",
         record=record,
         fault=fault,
@@ -245,7 +256,7 @@ def _standing_page(services: Services, standing: Standing, fault: str = "") -> R
     # Raises if the archive contradicts itself by now: who it is about is not certain any more, and nobody goes on.
     record = services.enrolments.record(one.patient_id, one.issuer)
     name = {State.WAITING: "waiting.html", State.ANSWERED: "answered.html", State.ENROLLED: "done.html"}
-    return _page(
+    return page(
         "blocked.html" if one.only_blocks else name.get(one.state, "over.html"),
         # The archive's own, so that the page shows one patient; the document's only where the archive has none.
         record=replace(record, birth_date=record.birth_date or one.birth_date),
@@ -286,21 +297,22 @@ def _spread(services: Services, deliveries: Sequence[Delivery]) -> _Spread:
 
 def _again(services: Services, record: PatientRecord, error: UsmedError) -> Response:
     """Show the form anew, as it was filled in, with what was wrong."""
-    _record_refusal(services, error)
-    return _patient_page(services, record, _fault(error))
+    record_refusal(services, error)
+    return _patient_page(services, record, fault(error))
 
 
-def _page(name: str, **values: Any) -> Response:
+def page(name: str, **values: Any) -> Response:
+    """Return a page."""
     # Always 200: whatever else Orthanc's HTTP server sends, it calls text.
     return make_response(render_template(name, **values))
 
 
-def _see(path: str) -> Response:
+def see(path: str) -> Response:
     """Send the browser on, so that loading the page again sends nothing twice."""
-    return _see_at(to(path))
+    return see_at(to(path))
 
 
-def _see_at(address: str) -> Response:
+def see_at(address: str) -> Response:
     response = Response(status=303)
     response.headers["Location"] = address
     response.autocorrect_location_header = False
@@ -397,13 +409,15 @@ def _language() -> str:
     return request.accept_languages.best_match(list(LANGUAGES)) or "ro"
 
 
-def _fault(error: UsmedError) -> str:
+def fault(error: UsmedError) -> str:
+    """Return what went wrong, in the clerk's language."""
     if isinstance(error, RefusedError):
         return of_fault(g.language, error.code, str(error))
     return of_fault(g.language, "other" if isinstance(error, PeerDataError) else "away", str(error))
 
 
-def _record_refusal(services: Services, error: UsmedError) -> None:
+def record_refusal(services: Services, error: UsmedError) -> None:
+    """Write down what was refused, durably."""
     if not isinstance(error, PeerDataError | RefusedError):
         return
     reason = f"{error.code}: {error}" if isinstance(error, RefusedError) else str(error)

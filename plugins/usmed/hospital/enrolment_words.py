@@ -1,5 +1,7 @@
 """The words of the desk's pages, in English and in Romanian. A fault has the code of its error behind `fault-`."""
 
+from usmed.hospital.paper_words import PAPER_WORDS
+
 LANGUAGES = {"ro": "Română", "en": "English"}
 
 _WORDS: dict[str, tuple[str, str]] = {
@@ -249,6 +251,7 @@ _WORDS: dict[str, tuple[str, str]] = {
         "Acum nu s-a putut, fiindcă alții din regiune nu răspund. Nu s-a întâmplat nimic; încercați din nou.",
     ),
     "fault-other": ("It was refused", "A fost refuzat"),
+    **PAPER_WORDS,
 }
 
 

@@ -13,7 +13,7 @@ from usmed.domain.paper import LARGEST_SCAN_BYTES, MOST_PAGES
 
 _log = logging.getLogger(__name__)
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 45.0
 _PROGRAM = Path(__file__).with_name("scan_check.py")
 
 FAULTS = {
@@ -25,6 +25,14 @@ FAULTS = {
     " and scan the paper",
     "too-much": "this PDF is made of too many parts to be a scan: print it and scan the paper",
 }
+
+
+class UnfitScan(PeerDataError):
+    """A file is no scan of a sheet of paper; `code` says why, in a word."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = f"scan-{code}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +47,15 @@ def look_into(content: bytes) -> Scan:
     """Check that a file is the scan of a sheet of paper.
 
     Raises:
-        PeerDataError: it is not; the message says what to do.
+        UnfitScan: it is not; the message says what to do.
         RefusedError: `no-reader`: this node cannot tell.
     """
     if not content:
-        raise PeerDataError("there is no file: choose the scan")
+        raise UnfitScan("none", "there is no file: choose the scan")
     if len(content) > LARGEST_SCAN_BYTES:
-        raise PeerDataError(
-            f"the scan has more than {LARGEST_SCAN_BYTES >> 20} MB: scan it with fewer dots (200 dpi, black and white)"
+        raise UnfitScan(
+            "large",
+            f"the scan has more than {LARGEST_SCAN_BYTES >> 20} MB: scan it with fewer dots (200 dpi, black and white)",
         )
     python = shutil.which("python3") or "/usr/bin/python3"
     try:
@@ -62,7 +71,8 @@ def look_into(content: bytes) -> Scan:
     if said.get("fault") == "no-reader":
         raise RefusedError("no-reader", "this node cannot read PDF files: install python3-pypdf (docs/how-to)")
     if "fault" in said:
-        raise PeerDataError(FAULTS[said["fault"]])
+        raise UnfitScan(said["fault"], FAULTS[said["fault"]])
     if said["pages"] > MOST_PAGES:
-        raise PeerDataError(f"the scan has {said['pages']} pages: {MOST_PAGES} at most; scan the consent alone")
+        message = f"the scan has {said['pages']} pages: {MOST_PAGES} at most; scan the consent alone"
+        raise UnfitScan("pages", message)
     return Scan(content, said["pages"])

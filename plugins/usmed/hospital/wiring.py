@@ -35,6 +35,7 @@ from usmed.hospital.identities import Identities
 from usmed.hospital.lookup import FederatedLookup
 from usmed.hospital.outbound import Kind, Outbound
 from usmed.hospital.pages import create_pages
+from usmed.hospital.paper_pages import add_paper_pages
 from usmed.hospital.patient_record import PatientRecords
 from usmed.hospital.patient_requests import PatientRequests
 from usmed.hospital.permission import Permissions
@@ -343,6 +344,18 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         open_paths=frozenset({HEALTH_PATH}),
         refused=refused,
     )
+    desk_services = EnrolmentServices(
+        enrolments=enrolments,
+        deliveries=deliveries,
+        archive=archive,
+        audit=audit,
+        clock=utc_now,
+        hospital_name=lambda: name_of(own.id),
+    )
+    desk_of_patients = create_enrolment_pages(desk_services)
+    add_paper_pages(
+        desk_of_patients, desk_services, desk, lambda: {one: name_of(one) for one in region_now().hospitals}
+    )
     pages = create_pages(
         naming=naming,
         archive=archive,
@@ -361,16 +374,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
             audit=audit,
             clock=utc_now,
         ),
-        enrolling=create_enrolment_pages(
-            EnrolmentServices(
-                enrolments=enrolments,
-                deliveries=deliveries,
-                archive=archive,
-                audit=audit,
-                clock=utc_now,
-                hospital_name=lambda: name_of(own.id),
-            )
-        ),
+        enrolling=desk_of_patients,
         stuck=lambda: {**withdrawals.stuck, **copies.stuck},
         hospital_name=name_of,
         refused=refused,

@@ -45,3 +45,38 @@ for (const form of document.querySelectorAll("form[method=post]")) {
     setTimeout(() => form.querySelectorAll("button").forEach((one) => (one.disabled = true)), 0);
   });
 }
+
+// A form with a file. Orthanc keeps what is called multipart/form-data for itself, so it is sent under another name; what
+// comes back is the next page, or this one with what is wrong.
+async function send(form) {
+  const button = form.querySelector("button");
+  button.disabled = true;
+  try {
+    // Of the packed form and not of its blob, which writes the boundary small.
+    const packed = new Response(new FormData(form));
+    const type = packed.headers.get("Content-Type").replace("multipart/form-data", "multipart/x-usmed-form");
+    const body = await packed.blob();
+    const answer = await fetch(form.action, { method: "POST", headers: { "Content-Type": type }, body });
+    if (answer.redirected) return location.assign(answer.url);
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("main");
+    if (!fresh) throw new Error("no page");
+    document.querySelector("main").replaceWith(fresh);
+    watchForms();
+    const message = document.querySelector(".message");
+    if (message) message.scrollIntoView({ block: "center" });
+  } catch {
+    form.querySelector("[data-failed]").hidden = false;
+    button.disabled = false;
+  }
+}
+
+function watchForms() {
+  for (const form of document.querySelectorAll("form[data-file]")) {
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      send(form);
+    });
+  }
+}
+
+watchForms();

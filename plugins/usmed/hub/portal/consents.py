@@ -6,9 +6,10 @@ from uuid import uuid4
 from flask import Flask, Response, redirect, request, url_for
 
 from usmed.domain.consent import Purpose
+from usmed.domain.consent_choices import Choices, consent_resource
 from usmed.domain.consent_record import consent_document
-from usmed.hub.portal.choices import TERMS, Choices, consent_resource, months_later, read_choices
-from usmed.hub.portal.kinds import KINDS
+from usmed.domain.study_kinds import KINDS
+from usmed.hub.portal.choices import TERMS, months_later, read_choices
 from usmed.hub.portal.views import ShownConsent, shown_consents, withdrawal_of
 from usmed.hub.portal.web import Services, Sorry, form, not_there, page, person, session
 from usmed.hub.requests import Request

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import tzinfo
 
 from usmed.domain.consent import Consent, Provision, ProvisionType, Purpose
-from usmed.hub.portal.kinds import sorted_into_kinds
+from usmed.domain.study_kinds import sorted_into_kinds
 from usmed.hub.portal.words import day_text, end_text, listed, moment_text, say
 
 PURPOSES = {

@@ -10,15 +10,15 @@ from flask import g
 from sqlalchemy import Connection
 
 from usmed.domain.consent import Consent, ProvisionType
+from usmed.domain.consent_choices import taken_back
 from usmed.domain.consent_record import ProofKind, consent_document
+from usmed.domain.study_kinds import DOCUMENTS, UNKNOWN, sorted_into_kinds
 from usmed.domain.withdrawal import Progress
 from usmed.hub import consents, studies
 from usmed.hub.accesses import Access
 from usmed.hub.consents import StoredConsent
-from usmed.hub.portal.choices import taken_back
 from usmed.hub.portal.conflicts import limited_by
 from usmed.hub.portal.describe import PURPOSES, Description, describe
-from usmed.hub.portal.kinds import DOCUMENTS, UNKNOWN, sorted_into_kinds
 from usmed.hub.portal.person import Person
 from usmed.hub.portal.web import Services
 from usmed.hub.portal.words import day_text, listed, say

@@ -226,8 +226,8 @@ PAGE_WORDS: dict[str, tuple[str, str]] = {
     "permission": ("Permisiune", "Permission"),
     "on-paper": ("pe hârtie", "on paper"),
     "on-paper-at": (
-        "Dată pe hârtie și înregistrată de {hospital}; aici din {moment}. Dacă nu ați semnat-o, luați-o înapoi și "
-        "spuneți spitalului.",
+        "Dată pe hârtie și înregistrată de {hospital}; aici din {moment}. Dacă nu ați semnat-o, luați-o înapoi și"
+        " spuneți spitalului.",
         "Given on paper and recorded by {hospital}; here since {moment}. If you did not sign it, take it back and tell"
         " the hospital.",
     ),

@@ -211,7 +211,7 @@ def _add_actions(pages: Blueprint, services: Services) -> None:
             standing = enrolments.block(replace(_wish(record), basis=None, until=None), staff())
         except UsmedError as error:
             return _again(services, record, error)
-        return _see(f"enrolments/{standing.enrolling.id}")
+        return see(f"enrolments/{standing.enrolling.id}")
 
     @pages.post("/enrolments/<id>/confirmation")
     def confirm(id: str) -> Response:

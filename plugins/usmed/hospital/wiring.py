@@ -314,9 +314,6 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         archive=archive,
     )
 
-    def has_portal() -> bool:
-        return bool(region_now().portal)
-
     def name_of(hospital_id: str) -> str:
         hospital = region_now().hospitals.get(hospital_id)
         return hospital.name if hospital else hospital_id
@@ -367,7 +364,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         desk=desk,
         emergencies=Emergencies(tickets=tickets, audit=audit, clock=utc_now, opened=lookup.forget),
         requests=PatientRequests(
-            possible=has_portal,
+            possible=lambda: bool(region_now().portal),
             database=database,
             client=client,
             circuit=hub_circuit,
@@ -420,7 +417,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         tickets=tickets,
         deliveries=deliveries,
         accesses=AccessFeed(
-            hospital=own.id, wanted=has_portal, database=database, client=client, clock=utc_now
+            hospital=own.id, wanted=lambda: bool(region_now().portal), database=database, client=client, clock=utc_now
         ),
         withdrawals=withdrawals,
     )

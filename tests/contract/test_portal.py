@@ -85,6 +85,27 @@ def test_a_code_that_is_not_good_says_what_to_do(region: Region) -> None:
         assert (answer.status_code, "Cereți la ghișeu unul nou" in answer.text) == (403, True), code
 
 
+def test_a_phone_that_was_not_told_goes_on_by_logging_in(region: Region) -> None:
+    ana = Patient(region, ANA).answered()
+    credential = ana.credential()
+    # The answer that the passkey was taken got lost: there is no session, and the code is used up.
+    ana.browser.delete_cookie("__Host-usmed-portal", domain=HOST)
+    assert ana.get("/enrol/waiting").headers["Location"] == "/portal/login"
+    assert ana.log_in().json == {"next": "/portal/enrol/waiting"}
+    page = ana.read("/enrol/waiting")
+    for part in comparison_code(credential).split():
+        assert f"<span>{part}</span>" in page
+    assert ana.get("/consents").headers["Location"] == "/portal/enrol/waiting"
+    ana.confirmed()
+    assert ana.get("/enrol/waiting").headers["Location"] == "/portal/enrol/done"
+
+
+def test_an_invitation_that_is_over_lets_no_passkey_in(region: Region) -> None:
+    ana = Patient(region, ANA).answered()
+    region.post("iasi", "/v1/enrolments/cancel", {"id": ana.invitation})
+    assert ana.log_in().json["error"] == "passkey-unknown"
+
+
 def test_the_clerk_ends_it(region: Region) -> None:
     ana = Patient(region, ANA).answered()
     region.post("iasi", "/v1/enrolments/cancel", {"id": ana.invitation})

@@ -235,6 +235,13 @@ class Invitations:
             raise PeerDataError("the passkey's id or public key is longer than any passkey's")
         return self._admit(code, birth_date, credential)
 
+    def answered_with(self, credential: bytes) -> Invitation | None:
+        """Return the invitation that a passkey (its id) has answered and no hospital has confirmed yet."""
+        self.expire()
+        answer = _invitation.c.credential == credential.hex()
+        with self._database.read() as connection:
+            return self._find(connection, answer, _invitation.c.state == State.ANSWERED.value)
+
     def expire(self) -> None:
         """Write down what has expired, so that a clock that goes back brings nothing back."""
         now = self._clock()

@@ -168,18 +168,23 @@ class Requests:
         Raises:
             RefusedError: `unknown-request`: none that is open, or not this patient's.
         """
-        now = self._clock()
-        answered: Request | None = None
         with changing(self._database) as connection:
-            # Not every text can be put to a database.
-            row = self._find(connection, id) if _ID.fullmatch(id) else None
-            if row is not None and PatientIdentifier(row.issuer, row.value) in numbers:
-                answered = _read(row)
-                connection.execute(sa.update(_request).where(_request.c.id == id).values(state=State.ANSWERED.value))
-            event = _event(answered, now, PORTAL, "answered") if answered else _refused(id, now, numbers)
-            append_in(connection, [event])
+            answered = self.answer_in(connection, id, numbers)
         if answered is None:
             raise RefusedError(UNKNOWN, "this request was answered already, or its time is over")
+        return answered
+
+    def answer_in(self, connection: Connection, id: str, numbers: Collection[PatientIdentifier]) -> Request | None:
+        """Do the same with what else is changed (`hub.tables.changing`); None if there is none such."""
+        now = self._clock()
+        answered: Request | None = None
+        # Not every text can be put to a database.
+        row = self._find(connection, id) if _ID.fullmatch(id) else None
+        if row is not None and PatientIdentifier(row.issuer, row.value) in numbers:
+            answered = _read(row)
+            connection.execute(sa.update(_request).where(_request.c.id == id).values(state=State.ANSWERED.value))
+        event = _event(answered, now, PORTAL, "answered") if answered else _refused(id, now, numbers)
+        append_in(connection, [event])
         return answered
 
     def _find(self, connection: Connection, id: str) -> Any:

@@ -48,6 +48,8 @@ WAITING_BYTES = 256 << 20
 """How much all connections may hold of requests that are not whole, and of answers that nobody takes."""
 _SWEEP_S = 1.0
 _BACKLOG = 512
+_ACCEPTED_AT_ONCE = 128
+"""Where more is asked than can be answered, who is new waits no longer than who is there."""
 
 
 class Listener:
@@ -168,7 +170,7 @@ class Listener:
 
     def _accept(self, listening: socket.socket) -> None:
         try:
-            for _ in range(16):
+            for _ in range(_ACCEPTED_AT_ONCE):
                 sock, address = listening.accept()
                 self._make_room()
                 self._take_in(sock, address)

@@ -46,8 +46,9 @@ def add(app: Flask, services: Services) -> None:
         def find(id: bytes) -> list[AttestedCredentialData]:
             with services.database.read() as connection:
                 held = credentials_with(connection, id)
+            pending = services.invitations.answered_with(id)
             known = []
-            for one in held:
+            for one in [*held, *([pending.credential] if pending and pending.credential else [])]:
                 # A key that is none shuts nobody out: whoever enrolled it under this id.
                 with suppress(PeerDataError):
                     known.append(credential_of(one.id, one.public_key))
@@ -67,6 +68,11 @@ def add(app: Flask, services: Services) -> None:
         national = services.region().national_number
         with services.database.read() as connection:
             g.person = find_person(connection, credential, national, services.clock())
+        pending = services.invitations.answered_with(credential.id) if g.person is None else None
+        if pending and pending.credential == credential:
+            # Whose phone has not heard that the passkey was taken goes on from here: to the number to compare.
+            answer = json_answer({"next": url_for("waiting")})
+            return enter(services, answer, credential, hospital=pending.hospital, invitation=pending.id)
         if g.person is None:
             raise Sorry(403, "passkey-over")
         answer = enter(services, json_answer({"next": url_for("home")}), credential)

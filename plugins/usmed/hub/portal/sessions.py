@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 
 from usmed.domain.canonical import canonical_json, parse_json, sha256_hex
 from usmed.domain.consent_record import LIMIT_BYTES
@@ -149,10 +150,9 @@ class Sessions:
             return None
         return Draft(row.id, parse_json(row.document.encode(), limit_bytes=2 * LIMIT_BYTES), row.request)
 
-    def drop(self, draft: Draft) -> None:
-        """Forget a draft: it is signed."""
-        with self._database.write() as connection:
-            connection.execute(sa.delete(_draft).where(_draft.c.id == draft.id))
+    def drop_in(self, connection: Connection, draft: Draft) -> None:
+        """Forget a draft, in the transaction that keeps what was signed."""
+        connection.execute(sa.delete(_draft).where(_draft.c.id == draft.id))
 
 
 def _seconds(moment: datetime) -> int:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from usmed.domain.consent_record import ProofKind, challenge
 from usmed.domain.enrolment import needed_for
-from usmed.domain.errors import PeerDataError, RefusedError
+from usmed.domain.errors import PeerDataError
 from usmed.domain.fhir_consent import consent_from_fhir, identifier_from_fhir
 from usmed.hub.enrolments import as_sent
 from usmed.hub.invitations import PORTAL
@@ -32,6 +32,7 @@ from usmed.hub.portal.web import (
     session,
 )
 from usmed.hub.registry import Kept
+from usmed.hub.requests import UNKNOWN
 from usmed.platform.delivery_store import Item
 from usmed.platform.passkeys import credential_of
 
@@ -86,20 +87,23 @@ def add(app: Flask, services: Services) -> None:
         tokens = as_sent({one.enrolment: one for one in mine.enrolments if one.enrolment in needed}.values())
         item = Item(draft.document["id"], draft.document["version"], record, tokens)
 
+        in_time = True
+
         def on_its_way(connection: Connection, kept: Kept) -> None:
             # Also what the hub holds already, from whomever: only key servers that have it need no proof of it.
             services.deliveries.pass_on(connection, record, kept.version, tokens)
+            # With the consent or not at all: a request that stayed open would be answered twice.
+            nonlocal in_time
+            answered = draft.request and services.requests.answer_in(connection, draft.request, mine.numbers)
+            in_time = not draft.request or answered is not None
+            services.sessions.drop_in(connection, draft)
 
         problems = services.registry.take(PORTAL, [record], taken=on_its_way)
         if problems:
             raise Sorry(409, "not-taken", reason="; ".join(problems))
-        services.sessions.drop(draft)
-        if draft.request:
-            try:
-                services.requests.answer(draft.request, person().numbers)
-            except RefusedError as error:
-                # It ended meanwhile: the consent holds all the same.
-                services.refused(error.code)
+        if not in_time:
+            # The request ended meanwhile: the consent holds all the same.
+            services.refused(UNKNOWN)
         # On its way in any case; a server that does not answer must not keep the person waiting.
         first = threading.Thread(target=services.deliveries.deliver, args=(item,), name="first delivery", daemon=True)
         first.start()

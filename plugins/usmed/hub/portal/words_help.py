@@ -133,8 +133,10 @@ HELP_WORDS: dict[str, tuple[str, str]] = {
     ),
     "refused": ("Nu se poate. Nu s-a schimbat nimic.", "That cannot be done. Nothing has changed."),
     "refused-bad-code": (
-        "Codul de la ghișeu este greșit, a fost folosit sau a expirat. Cereți la ghișeu unul nou.",
-        "The desk's code is wrong, was used or has expired. Ask the desk for a new one.",
+        "Codul de la ghișeu este greșit, a fost folosit sau a expirat. Cereți la ghișeu unul nou. Dacă telefonul a"
+        " creat deja o cheie de acces, intrați cu ea.",
+        "The desk's code is wrong, was used or has expired. Ask the desk for a new one. If the phone has made a passkey"
+        " already, log in with it.",
     ),
     "refused-wrong-birth-date": (
         "Data nașterii a fost greșită de prea multe ori. Cereți la ghișeu un cod nou.",

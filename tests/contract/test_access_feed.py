@@ -66,7 +66,9 @@ def hub() -> Hub:
 
 
 def feed_of(database: Database, hub: Hub, *, wanted: bool = True) -> AccessFeed:
-    return AccessFeed(hospital="iasi", wanted=lambda: wanted, database=database, client=hub, clock=lambda: hub.now)
+    return AccessFeed(
+        hospital="iasi", wanted=lambda: wanted, database=database, client=hub, clock=lambda: hub.now
+    )
 
 
 @pytest.fixture
@@ -246,7 +248,9 @@ def test_what_the_hub_may_take_later_is_kept_and_what_it_never_takes_is_set_asid
     assert set(hub.taken) == {good, ahead}
 
 
-def test_how_many_wait_is_bounded(log: AuditLog, feed: AccessFeed, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_many_wait_is_bounded(
+    log: AuditLog, feed: AccessFeed, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(access_feed, "MOST_WAITING", 2)
     sequences = [release(log, study=f"1.2.{number}") for number in range(3)]
     hub.problems = dict.fromkeys(sequences, True)
@@ -257,9 +261,10 @@ def test_how_many_wait_is_bounded(log: AuditLog, feed: AccessFeed, hub: Hub, mon
     assert set(hub.taken) == set(sequences[:2])
 
 
-@pytest.mark.parametrize(
-    "answer", [None, {}, {"problems": [{}]}, {"problems": [{"place": 9, "reason": "", "again": 1}]}]
-)
+BEYOND = {"place": 9, "reason": "", "again": True}
+
+
+@pytest.mark.parametrize("answer", [None, {}, {"problems": [{}]}, {"problems": [BEYOND]}])
 def test_a_malformed_answer_takes_nothing(log: AuditLog, feed: AccessFeed, hub: Hub, answer: Any) -> None:
     sequence, honest = release(log), hub.post
     hub.post = lambda *_given, **_more: answer  # type: ignore[method-assign]

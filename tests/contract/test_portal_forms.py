@@ -13,12 +13,8 @@ from contract.portal_patients import Patient
 
 ANA = ("RO-CNP", "1630615123457")
 PAYLOADS = (
-    "<script>alert(1)</script>",
-    "\"'><img src=x onerror=alert(1)>",
-    "javascript:alert(1)",
-    "{{7*7}}",
-    "\u202e\0\n",
-)
+    "<script>alert(1)</script>", "\"'><img src=x onerror=alert(1)>", "javascript:alert(1)", "{{7*7}}", "\u202e\0\n",
+)  # fmt: skip
 FORM = re.compile(r"<form(?P<open>[^>]*)>(?P<body>.*?)</form>", re.S)
 FIELD = re.compile(r"<(?:input|select|textarea|button)[^>]*\sname=\"([^\"]+)\"")
 

@@ -365,6 +365,20 @@ def test_a_number_that_key_servers_do_not_even_take_alone_is_told_once_and_tried
     assert (node.waits(), node.withdrawals.stuck) == (False, {})
 
 
+def test_a_copy_whose_consent_ended_by_itself_goes_once_the_patient_takes_anything_back(
+    node: Node, servers: Servers
+) -> None:
+    ends = {"period": {"start": "2026-11-01", "end": "2026-11-30"}}
+    short = servers.record("consent-1", to="bacau", provision=ends)
+    assert servers.give(records=[short, servers.record("consent-2", to="iasi")]) == []
+    node.copy()
+    assert node.check(timedelta(days=20)) == {}
+    taken = servers.record("consent-2", version=2, to="iasi", status="inactive")
+    servers.give(records=[taken])
+    node.told(taken)
+    assert node.check() == {CT: frozenset({"consent-2"})}
+
+
 def test_copies_kept_by_law_are_written_down_once(servers: Servers, database: Database) -> None:
     node = Node(servers, database, legal_basis="Legea 95/2006")
     given(servers, "consent-1")

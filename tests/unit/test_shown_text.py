@@ -4,10 +4,10 @@ import pytest
 
 from usmed.domain.shown_text import is_readable
 
+WRITTEN = ["", "Radiologie și imagistică", "Urgențe (UPU) – etaj 2", "e\u0301\u0302", "放射科", "<b>"]
 
-@pytest.mark.parametrize(
-    "text", ["", "Radiologie și imagistică", "Urgențe (UPU) – etaj 2", "e\u0301\u0302", "放射科", "<b>"]
-)
+
+@pytest.mark.parametrize("text", WRITTEN)
 def test_what_people_write_is_readable(text: str) -> None:
     assert is_readable(text)
 

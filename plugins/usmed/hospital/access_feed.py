@@ -48,6 +48,15 @@ _cursor = sa.table("access_cursor", *map(sa.column, ("id", "sequence")))
 _waiting = sa.table("access_waiting", *map(sa.column, ("sequence", "document", "since", "next")))
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An access that the hub has not taken, why, and whether it may take it later."""
+
+    access: dict[str, Any]
+    reason: str
+    again: bool
+
+
 class AccessFeed:
     """The node's announcements of accesses.
 
@@ -216,15 +225,6 @@ class AccessFeed:
                 log.error("accesses: %s: %s", type(error).__name__, error)
             if self._stop.wait(self._poll_s):
                 return
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """An access that the hub has not taken, why, and whether it may take it later."""
-
-    access: dict[str, Any]
-    reason: str
-    again: bool
 
 
 def access_of(event: dict[str, Any], hospital: str) -> dict[str, Any] | None:

@@ -388,11 +388,8 @@ class Enrolments:
         # This hospital says nothing of others' numbers. Where these are joined to its own, key servers know.
         spoken_for = self._region().spoken_for(self._hospital)
         numbers = [number for number in sorted(gone.numbers) if number.issuer in spoken_for]
-        revoked = [
-            (number, part)
-            for number in numbers
-            for part in batched(sorted(gone.passkeys), MAXIMUM_REVOKED, strict=False)
-        ]
+        parts = list(batched(sorted(gone.passkeys), MAXIMUM_REVOKED, strict=False))
+        revoked = [(number, part) for number in numbers for part in parts]
         items += [
             self._item(_revocation(one, place), [number], revoked=part)
             for place, (number, part) in enumerate(revoked, start=1)

@@ -380,12 +380,16 @@ PAGE_WORDS: dict[str, tuple[str, str]] = {
         "Sign again only if a key server does not accept it, or if it gets no further.",
     ),
     "refused-by-servers": (
-        "Nu acceptă semnătura retragerii; semnați-o din nou mai jos, iar dacă nici așa nu reușește, mergeți la spital",
-        "Do not accept the signature; sign again below, and if that does not help either, go to a hospital",
+        "Nu acceptă semnătura retragerii, poate pentru că telefonul a fost blocat între timp. Semnați din nou mai jos;"
+        " dacă nici așa nu reușește, mergeți cu un act de identitate la spital",
+        "Do not accept the signature, perhaps because the phone was blocked meanwhile. Sign again below; if that does"
+        " not help either, go to a hospital with an identity document",
     ),
     "permit-refused": (
-        "Nu acceptă semnătura; retrageți acest acord și dați unul nou, iar dacă nu reușește, mergeți la spital",
-        "Do not accept the signature; take this back and give a new one, and if that does not help, go to a hospital",
+        "Nu acceptă semnătura, poate pentru că telefonul a fost blocat între timp. Retrageți acest acord și dați unul"
+        " nou; dacă nu reușește, mergeți cu un act de identitate la spital",
+        "Do not accept the signature, perhaps because the phone was blocked meanwhile. Take this back and give a new"
+        " one; if that does not help, go to a hospital with an identity document",
     ),
     "take-back-denial-means": (
         "Dacă retrageți o interdicție, ce ați permis în altă parte devine iar valabil.",

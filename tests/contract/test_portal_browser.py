@@ -100,6 +100,8 @@ def looked(region: PortalRegion, *consents: str) -> None:
         )
     ]  # fmt: skip
     assert region.post("iasi", "/v1/accesses", {"accesses": accesses})["taken"] == 3
+    opened = {**accesses[2], "at": now - 4 * 3600, "role": "", "study_instance_uid": ""}
+    assert region.post("bacau", "/v1/accesses", {"accesses": [opened]})["taken"] == 1
 
 
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])

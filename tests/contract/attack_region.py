@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from werkzeug.test import TestResponse
+from werkzeug.test import Client, TestResponse
 
 from contract.key_servers import Servers, running_servers
 from contract.portal_patients import Patient
@@ -133,7 +133,9 @@ class Scene:
     def raw(self, person: Patient, method: str, path: str, **options: Any) -> TestResponse:
         """Send what no browser of ours would."""
         headers = {"Origin": self.origin, "X-CSRF-Token": person.csrf, **options.pop("headers", {})}
-        return person.browser.open(
+        # A browser with cookies of its own sends no others.
+        browser = Client(person.browser.application, use_cookies=False) if "Cookie" in headers else person.browser
+        return browser.open(
             f"/portal{path}", method=method, base_url=self.origin, headers=headers,
             environ_base={"REMOTE_ADDR": person.address}, **options,
         )  # fmt: skip

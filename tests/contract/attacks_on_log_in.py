@@ -213,7 +213,9 @@ def old_session(scene: Scene) -> TestResponse:
 @attack("a sibling of the portal's name", "tosses a cookie of its own session in", 403, "plecat(ă)", "session-over")
 def tossed_cookie(scene: Scene) -> TestResponse:
     patient, other = scene.patient(), scene.patient()
-    both = f"{SESSION}={cookie_of(other)}; {SESSION}={cookie_of(patient)}"
+    alone = {"Cookie": f"{SESSION}={cookie_of(patient)}", "X-CSRF-Token": patient.csrf}
+    assert scene.raw(scene.person(), "POST", "/consents/new", data=CHOICE, headers=alone).status_code == 302
+    both = f"{SESSION}={cookie_of(patient)}; {SESSION}={cookie_of(other)}"
     headers = {"Cookie": both, "X-CSRF-Token": patient.csrf}
     return scene.raw(scene.person(), "POST", "/consents/new", data=CHOICE, headers=headers)
 

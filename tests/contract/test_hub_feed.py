@@ -209,3 +209,22 @@ def test_a_large_announcement_goes_through_in_one(region: Region) -> None:
     assert digest(region, "iasi", records) == []
     region.permit("SF-SPIRIDON", "7")
     assert region.resolve("bacau", "SF-SPIRIDON", "7")["holders"] == [{"hospital": "iasi", "studies": 4}]
+
+
+def test_replacing_writes_only_what_differs(region: Region) -> None:
+    records = [one for one in (study(f"1.{n}", ("SF-SPIRIDON", f"{n}")) for n in range(2000)) if bucket(one) == "3a"]
+    assert len(records) > 3
+    region.feed("iasi", *records[:-1])
+    with region.database.read() as connection:
+        before = connection.exec_driver_sql("SELECT max(id) FROM chart").scalar_one()
+    changed = {**records[0], "accession_number": "A9"}
+    answer = region.post("iasi", "/v1/studies/replace", {"bucket": "3a", "records": [changed, *records[1:]]})
+    assert answer == {"accepted": len(records), "problems": []}
+    assert digest(region, "iasi", [changed, *records[1:]]) == []
+    with region.database.read() as connection:
+        assert connection.exec_driver_sql("SELECT max(id) FROM chart").scalar_one() == before + 1
+        assert connection.exec_driver_sql("SELECT sum(studies) FROM bucket").scalar_one() == len(records)
+
+
+def bucket(record: dict[str, Any]) -> str:
+    return bucket_of(record["study_instance_uid"])

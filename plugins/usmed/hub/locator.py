@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.errors import PeerDataError
 from usmed.domain.region import Hospital, RegionManifest
-from usmed.domain.study_record import StudyRecord, bucket_of, parse_study_record
+from usmed.domain.study_record import StudyRecord, bucket_of, parse_study_record, record_digest
 from usmed.hub import candidate_store, charts, studies
 from usmed.hub.charts import NewChart
 from usmed.hub.index import linking_identifiers
@@ -60,9 +60,11 @@ class Locator:
         problems += [(uid, f"does not belong to bucket {bucket}") for uid in sorted(strangers)]
         records = [one for one in records if one.study_instance_uid not in strangers]
         with changing(self._database) as connection:
-            stale = studies.in_bucket(connection, hospital.id, bucket) - (uids - strangers)
-            removed, left = studies.remove(connection, hospital.id, sorted(stale))
-            news = self._store(connection, hospital, records, left)
+            held = studies.in_bucket(connection, hospital.id, bucket)
+            removed, left = studies.remove(connection, hospital.id, sorted(held.keys() - (uids - strangers)))
+            # One of thousands was lost: the others are not written again, while every other hospital waits.
+            changed = [one for one in records if held.get(one.study_instance_uid) != record_digest(one)]
+            news = self._store(connection, hospital, changed, left)
             detail: dict[str, int | str] = {"accepted": len(records), "problems": len(problems), "deleted": removed}
             append_in(connection, [self._event(hospital, {**detail, "bucket": bucket}, problems), *news])
         return FeedResult(len(records), problems)

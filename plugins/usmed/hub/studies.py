@@ -79,10 +79,11 @@ def remove(connection: Connection, hospital: str, uids: Collection[str]) -> tupl
     return count, left
 
 
-def in_bucket(connection: Connection, hospital: str, name: str) -> set[str]:
-    """Return the Study Instance UIDs of one bucket."""
-    query = sa.select(study.c.study_instance_uid).where(study.c.hospital == hospital, study.c.bucket == name)
-    return set(connection.scalars(query))
+def in_bucket(connection: Connection, hospital: str, name: str) -> dict[str, bytes]:
+    """Return the digests of the records in one bucket by Study Instance UID."""
+    query = sa.select(study.c.study_instance_uid, study.c.digest)
+    rows = connection.execute(query.where(study.c.hospital == hospital, study.c.bucket == name))
+    return {str(row[0]): bytes(row[1]) for row in rows}
 
 
 def digests(connection: Connection, hospital: str) -> dict[str, str]:

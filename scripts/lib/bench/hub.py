@@ -196,7 +196,7 @@ def _running(folder: Path, server: str, patients: int, keys: dict[str, OKPKey]) 
 
 
 def _percentile(values: Sequence[float], percent: int) -> float:
-    return statistics.quantiles(values, n=100)[percent - 1]
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
 def _percentiles(values: Sequence[float]) -> str:

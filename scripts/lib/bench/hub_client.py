@@ -47,6 +47,8 @@ class Line:
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         context = ssl.create_default_context(cafile=where.certificate)
         self._socket = context.wrap_socket(plain, server_hostname=where.host)
+        # Until its first request is answered a connection takes one of the hub's threads.
+        self.ask(f"GET /health HTTP/1.1\r\nHost: {where.host}:{where.port}\r\n\r\n".encode("ascii"))
 
     def ask(self, request: bytes) -> tuple[int, bytes]:
         """Send a request; return the status and the body of the answer."""

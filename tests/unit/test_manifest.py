@@ -13,10 +13,12 @@ from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.manifest import (
     MAXIMUM_INSTANCE_BYTES,
+    PIECE_BYTES,
     ManifestEntry,
     StudyManifest,
     frame_end,
     frame_header,
+    in_pieces,
     parse_manifest,
     read_frames,
 )
@@ -170,3 +172,39 @@ def test_what_came_before_the_altered_instance_counts() -> None:
 def test_another_instance_or_size_is_refused_before_it_is_read(data: bytes, message: str) -> None:
     with pytest.raises(PeerDataError, match=message):
         receive(data, [0, 1])
+
+
+@given(st.lists(st.binary(max_size=3 * PIECE_BYTES // 2), max_size=12))
+def test_pieces_are_the_same_bytes(frames: list[bytes]) -> None:
+    assert b"".join(in_pieces(frames)) == b"".join(frames)
+
+
+def test_what_is_small_travels_together() -> None:
+    frames = [b"x" * 1000] * 1000
+
+    pieces = list(in_pieces(frames))
+
+    assert len(pieces) == 16
+    assert all(PIECE_BYTES <= len(one) < PIECE_BYTES + 1000 for one in pieces[:-1])
+
+
+def test_what_is_large_is_not_copied() -> None:
+    large = bytes(PIECE_BYTES)
+
+    pieces = list(in_pieces([b"before", large, b"behind"]))
+
+    assert pieces == [b"before", large, b"behind"]
+    assert pieces[1] is large
+
+
+def test_one_read_brings_many_small_instances() -> None:
+    reads = 0
+    source = io.BytesIO(stream(0, 1, 2))
+
+    def counted(size: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        return source.read(size)
+
+    assert [index for index, _ in read_frames(counted, ENTRIES, [0, 1, 2])] == [0, 1, 2]
+    assert reads == 1

@@ -14,6 +14,9 @@ LIMIT_BYTES = 64 << 20
 MAXIMUM_INSTANCES = 200_000
 MAXIMUM_INSTANCE_BYTES = 4 << 30
 
+PIECE_BYTES = 64 << 10
+"""Small instances travel together, in pieces of about this size."""
+
 
 @dataclass(frozen=True, slots=True)
 class ManifestEntry:
@@ -131,6 +134,25 @@ def frame_end() -> bytes:
     return _END
 
 
+def in_pieces(frames: Iterable[bytes]) -> Iterator[bytes]:
+    """Give the same bytes, what is small together: each piece that is sent costs the same, however small it is."""
+    held: list[bytes] = []
+    size = 0
+    for one in frames:
+        if len(one) >= PIECE_BYTES:
+            # Never copied.
+            yield from (b"".join(held), one) if held else (one,)
+            held, size = [], 0
+            continue
+        held.append(one)
+        size += len(one)
+        if size >= PIECE_BYTES:
+            yield b"".join(held)
+            held, size = [], 0
+    if held:
+        yield b"".join(held)
+
+
 def read_frames(
     read: Callable[[int], bytes], entries: tuple[ManifestEntry, ...], expected: Iterable[int]
 ) -> Iterator[tuple[int, bytes]]:
@@ -147,26 +169,45 @@ def read_frames(
     Raises:
         PeerDataError: another instance, size or content than the manifest says, or a stream cut short.
     """
+    stream = _Stream(read)
     for index in expected:
         entry = entries[index]
-        got, size = _HEADER.unpack(_exactly(read, _HEADER.size, f"before instance {entry.sop_instance_uid}"))
+        got, size = _HEADER.unpack(stream.exactly(_HEADER.size, f"before instance {entry.sop_instance_uid}"))
         if got != index or size != entry.size_bytes:
             raise PeerDataError(f"the stream brings something else than instance {entry.sop_instance_uid}")
-        data = _exactly(read, size, f"in instance {entry.sop_instance_uid}")
+        data = stream.exactly(size, f"in instance {entry.sop_instance_uid}")
         if sha256_hex(data) != entry.sha256:
             raise PeerDataError(f"instance {entry.sop_instance_uid} was altered: its SHA-256 is not the manifest's")
         yield index, data
-    if _exactly(read, _HEADER.size, "before its end") != _END:
+    if stream.exactly(_HEADER.size, "before its end") != _END:
         raise PeerDataError("the stream goes on after its end")
 
 
-def _exactly(read: Callable[[int], bytes], size: int, where: str) -> bytes:
-    parts = []
-    left = size
-    while left:
-        part = read(min(left, 1 << 20))
-        if not part:
-            raise PeerDataError(f"the stream was cut short {where}")
-        parts.append(part)
-        left -= len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+class _Stream:
+    """Reads ahead: a read costs much the same whether it brings a header or a hundred small instances."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
+        self._ahead = b""
+        self._position = 0
+
+    def exactly(self, size: int, where: str) -> bytes:
+        """Return the next `size` bytes.
+
+        Raises:
+            PeerDataError: the stream ends before.
+        """
+        start, end = self._position, self._position + size
+        if end <= len(self._ahead):
+            self._position = end
+            return self._ahead[start:end]
+        parts = [self._ahead[start:]]
+        left = size - len(parts[0])
+        while left > 0:
+            part = self._read(min(max(left, PIECE_BYTES), 1 << 20))
+            if not part:
+                raise PeerDataError(f"the stream was cut short {where}")
+            self._ahead, self._position = part, min(left, len(part))
+            parts.append(part[:left])
+            left -= len(part)
+        return b"".join(parts)

@@ -8,8 +8,9 @@ says about the patient.
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
@@ -18,7 +19,7 @@ from usmed.domain.consent import Decision, Purpose
 from usmed.domain.errors import PeerDataError, RefusedError
 from usmed.domain.identifiers import Naming, PatientIdentifier, is_uid
 from usmed.domain.lookup import Level, Query
-from usmed.domain.manifest import MAXIMUM_INSTANCES, ManifestEntry, StudyManifest, frame_end, frame_header
+from usmed.domain.manifest import MAXIMUM_INSTANCES, ManifestEntry, StudyManifest, frame_end, frame_header, in_pieces
 from usmed.domain.study_record import parse_identifier
 from usmed.hospital.archive import Archive, StoredInstance, Study
 from usmed.hospital.permission import NO_TICKET, Permission, Permissions
@@ -26,6 +27,12 @@ from usmed.hospital.tag_names import is_tag_name
 from usmed.platform.audit_log import AuditLog
 
 log = logging.getLogger(__name__)
+
+DIGESTING = 4
+"""Instances of one manifest that are read and hashed at the same time: whoever pulls waits for the last of them."""
+
+LISTED = timedelta(minutes=1)
+"""How long a manifest's instances are taken for those of the study."""
 
 MAXIMUM_IDENTIFIERS = 50
 MAXIMUM_TAGS = 200
@@ -65,6 +72,7 @@ class Release:
         self._audit = audit
         self._clock = clock
         self._digests = _DigestCache()
+        self._listings = _Listings(clock)
 
     def lookup(self, sender: str, document: Any) -> dict[str, Any]:
         """Answer a lookup of another hospital.
@@ -124,10 +132,13 @@ class Release:
         wanted = _read_study_request(document)
         one = self._one(sender, wanted)
         stored = self._archive.instances(one.study.orthanc_id)
-        entries = []
-        for instance in stored:
-            size, digest = self._digests.get(instance.file_uuid) or self._digest(instance)
-            entries.append(ManifestEntry(instance.sop_instance_uid, instance.series_instance_uid, size, digest))
+        self._listings.put(one.study.orthanc_id, stored)
+        with ThreadPoolExecutor(DIGESTING, "digest") as pool:
+            digests = pool.map(self._digest, stored)
+            entries = [
+                ManifestEntry(instance.sop_instance_uid, instance.series_instance_uid, size, digest)
+                for instance, (size, digest) in zip(stored, digests, strict=True)
+            ]
         return StudyManifest(
             source=self._hospital,
             requester=sender,
@@ -153,7 +164,8 @@ class Release:
         if not isinstance(listed, list) or not listed:
             raise PeerDataError("instances: must be a list of [index, SOP Instance UID]")
         one = self._one(sender, wanted)
-        by_uid = {stored.sop_instance_uid: stored for stored in self._archive.instances(one.study.orthanc_id)}
+        instances = self._listings.get(one.study.orthanc_id) or self._archive.instances(one.study.orthanc_id)
+        by_uid = {stored.sop_instance_uid: stored for stored in instances}
         try:
             chosen = [(_index(index), by_uid[sop]) for index, sop in listed]
         except (TypeError, ValueError) as error:
@@ -172,14 +184,15 @@ class Release:
                 detail={**one.permission.recorded(one.study, one.decision), "instances": len(chosen)},
             )
         ).wait()
-        return self._frames(one, [(index, stored.orthanc_id) for index, stored in chosen])
+        return in_pieces(self._frames(one, chosen))
 
-    def _frames(self, one: Permitted, chosen: Sequence[tuple[int, str]]) -> Iterator[bytes]:
-        for index, orthanc_id in chosen:
+    def _frames(self, one: Permitted, chosen: Sequence[tuple[int, StoredInstance]]) -> Iterator[bytes]:
+        for index, instance in chosen:
             if not one.permission.holds(one.study, self._hospital):
                 # The stream ends without its end: the receiver knows that it has a part.
                 raise RefusedError("unknown", UNKNOWN)
-            data = self._archive.read(orthanc_id)
+            # The receiver compares it with the manifest, for which Orthanc has checked it.
+            data = self._archive.read_unchecked(instance)
             yield frame_header(index, len(data))
             yield data
         yield frame_end()
@@ -264,6 +277,8 @@ class Release:
         )
 
     def _digest(self, instance: StoredInstance) -> tuple[int, str]:
+        if known := self._digests.get(instance.file_uuid):
+            return known
         data = self._archive.read(instance.orthanc_id)
         result = len(data), sha256_hex(data)
         self._digests.put(instance.file_uuid, result)
@@ -290,6 +305,32 @@ class _DigestCache:
             if len(self._known) >= self._limit:
                 self._known.clear()
             self._known[file_uuid] = value
+
+
+class _Listings:
+    """The instances that a manifest has just named: the streams that follow it ask for no others.
+
+    To list a study of thousands takes Orthanc longer than the streams take to begin.
+    """
+
+    def __init__(self, clock: Callable[[], datetime], limit: int = 20_000) -> None:
+        self._clock = clock
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[datetime, list[StoredInstance]]] = {}
+
+    def get(self, study_orthanc_id: str) -> list[StoredInstance] | None:
+        with self._lock:
+            at, instances = self._known.get(study_orthanc_id, (None, None))
+        return instances if at is not None and self._clock() - at < LISTED else None
+
+    def put(self, study_orthanc_id: str, instances: list[StoredInstance]) -> None:
+        """Remember the newest listings, of so many instances in all as the limit says."""
+        with self._lock:
+            self._known.pop(study_orthanc_id, None)
+            self._known[study_orthanc_id] = self._clock(), instances
+            while sum(len(one) for _, one in self._known.values()) > self._limit:
+                del self._known[next(iter(self._known))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from usmed.hospital.orthanc_host.answer import encode_answer, tag_and_vr
+from usmed.hospital.tag_names import as_number
 
 # Values that DICOM would not allow are carried all the same; pydicom warns of them.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -140,6 +141,20 @@ def test_what_does_not_fit_is_left_out_and_the_rest_stays() -> None:
 )
 def test_names_of_attributes(name: str, known: tuple[int, str] | None) -> None:
     assert tag_and_vr(name) == known
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("PatientID", "0010,0020"),
+        ("0008,103E", "0008,103e"),
+        ("0029,1010", "0029,1010"),
+        ("NoSuchAttribute", "NoSuchAttribute"),
+        ("", ""),
+    ],
+)
+def test_names_as_orthanc_understands_them_at_once(name: str, number: str) -> None:
+    assert as_number(name) == number
 
 
 VALUES = st.recursive(

@@ -32,6 +32,16 @@ def tag_and_vr(name: str) -> tuple[int, str] | None:
         return None
 
 
+@lru_cache(maxsize=4096)
+def as_number(name: str) -> str:
+    """Return a name as `gggg,eeee`, which Orthanc understands at once; one that the dictionary lacks as it is.
+
+    For a keyword Orthanc reads through its whole dictionary: 0.2 ms, as long as the lookup itself.
+    """
+    known = tag_and_vr(name)
+    return name if known is None else f"{known[0] >> 16:04x},{known[0] & 0xFFFF:04x}"
+
+
 def is_tag_name(name: str) -> bool:
     """Tell whether a name stands for a data element; every number does, private ones too."""
     return is_number(name) or tag_and_vr(name) is not None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from usmed.hospital.orthanc_host import rest
-from usmed.hospital.tag_names import tag_and_vr
+from usmed.hospital.tag_names import as_number, tag_and_vr
 
 
 class Matching:
@@ -48,8 +48,20 @@ def rest_find(request: Mapping[str, Any]) -> list[Any]:
     Raises:
         OrthancError: Orthanc refused or failed.
     """
-    found: list[Any] = rest.post_json("/tools/find", request)
+    found: list[Any] = rest.post_json("/tools/find", with_numbers(request))
     return found
+
+
+def with_numbers(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the same `/tools/find` with its attributes as `gggg,eeee`, which changes nothing but how long it takes."""
+    quick = dict(request)
+    if isinstance(query := request.get("Query"), Mapping):
+        by_number = {as_number(name): value for name, value in query.items()}
+        # One that is named twice has to match twice.
+        quick["Query"] = by_number if len(by_number) == len(query) else query
+    if isinstance(tags := request.get("RequestedTags"), list):
+        quick["RequestedTags"] = [as_number(name) if isinstance(name, str) else name for name in tags]
+    return quick
 
 
 def _is_name(name: str) -> bool:

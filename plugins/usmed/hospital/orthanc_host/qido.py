@@ -4,7 +4,6 @@ So the search for studies is answered here, from Orthanc's `/tools/find` and the
 other DICOMweb routes stay with the DICOMweb plugin.
 """
 
-import json
 import logging
 import re
 import uuid
@@ -17,6 +16,7 @@ import orthanc
 from pydicom.datadict import keyword_for_tag
 
 from usmed.domain.lookup import NEARLINE, ONLINE, Level, Query
+from usmed.hospital.orthanc_host.matching import rest_find
 from usmed.hospital.regional_find import Additions, RegionalFind
 from usmed.hospital.tag_names import tag_and_vr
 
@@ -86,7 +86,7 @@ class QidoStudies:
             "CaseSensitive": False,
             "Limit": 0 if everything or patient_id or not request.limit else request.offset + request.limit,
         }
-        found = json.loads(orthanc.RestApiPost("/tools/find", json.dumps(body)))
+        found = rest_find(body)
         rows = [
             {**one["MainDicomTags"], **one.get("PatientMainDicomTags", {}), **one["RequestedTags"]} for one in found
         ]

@@ -13,6 +13,7 @@ from pydicom.datadict import keyword_for_tag
 
 from usmed.domain.identifiers import orthanc_id
 from usmed.domain.lookup import NEARLINE, UNIQUE_KEYS, Level, Query, Selector
+from usmed.hospital.orthanc_host.matching import with_numbers
 from usmed.hospital.orthanc_host.ordering import in_order, order_tags
 from usmed.hospital.regional_find import Addition, RegionalFind
 from usmed.hospital.tag_names import tag_and_vr
@@ -44,7 +45,8 @@ class RestFind:
         except ValueError:
             request = None
         _check(request)
-        local: bytes = orthanc.RestApiPost("/tools/find", body)
+        quick = json.dumps(with_numbers(request)) if isinstance(request, dict) else body
+        local: bytes = orthanc.RestApiPost("/tools/find", quick)
         try:
             level = _LEVELS[request["Level"].capitalize()]
             keys = {_keyword(name): value for name, value in request.get("Query", {}).items()}

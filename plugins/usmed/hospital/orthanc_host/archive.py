@@ -116,10 +116,13 @@ class OrthancArchive:
         """
         if self._files is not None:
             try:
-                return self._path(self._files, instance).read_bytes()
+                data = self._path(self._files, instance).read_bytes()
             except OSError:
                 # Another plugin stores the files, or this one is gone, which Orthanc says by an error of its own.
-                pass
+                data = b""
+            # Of another length is what was compressed at a time when Orthanc compressed.
+            if len(data) == instance.size_bytes:
+                return data
         return self.read(instance.orthanc_id)
 
     def store(self, dicom: bytes) -> Stored:

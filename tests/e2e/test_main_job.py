@@ -30,7 +30,7 @@ MOVED = {
 WADO = {
     name: Study(f"wado-{name}", PATIENT, modality="MR", series=2, instances=2, date="20190101")
     for name in ("study", "series", "instance", "study-metadata", "series-metadata", "instance-metadata", "frames",
-                 "search-series", "search-instances", "uri", "rest", "rest-archive")
+                 "search-series", "search-instances", "uri", "rest", "rest-archive", "compressed")
 }  # fmt: skip
 """One study for each way of asking, so that each is the first request for its study."""
 
@@ -430,3 +430,17 @@ def test_a_click_brings_the_study_and_says_so(world: World) -> None:
     assert (panel[study.uid]["State"], panel[study.uid]["Arrived"]) == ("here", len(study.sop_uids))
     answer = world.b.get(f"/studies/{panel[study.uid]['OrthancStudy']}/archive")
     assert answer.headers["Content-Type"] == "application/zip"
+
+
+def test_files_that_the_source_has_compressed_on_disk_arrive_as_they_were_stored(world: World) -> None:
+    """As those are that Orthanc has stored at a time when StorageCompression was on."""
+    study = WADO["compressed"]
+    before = files_of(world.a, study)
+    (found,) = world.a.find("Study", {"StudyInstanceUID": study.uid})
+    for one in world.a.get(f"/studies/{found['ID']}/instances").json():
+        assert world.a.post(f"/instances/{one['ID']}/attachments/dicom/compress", data=b"").ok
+        assert world.a.get(f"/instances/{one['ID']}/attachments/dicom/is-compressed").text == "1"
+    assert world.b.post("/usmed/fetch", {"StudyInstanceUID": study.uid}, headers=JSON).ok
+    eventually(lambda: world.b.get(f"/usmed/transfers/{study.uid}").json()["State"] == "complete")
+    assert files_of(world.a, study) == before
+    assert set(files_of(world.b, study)) == set(before)

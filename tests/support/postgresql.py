@@ -40,11 +40,8 @@ class Postgresql:
         self.server = f"{user}@127.0.0.1:{port}"
         self._data = self._home / "data"
         if not self._data.exists():
-            subprocess.run(
-                [*become, PROGRAMS / "initdb", "-D", self._data, "-A", "trust", "-U", user, "-E", "UTF8", "--no-locale"],
-                check=True,
-                capture_output=True,
-            )
+            made = ["-D", self._data, "-A", "trust", "-U", user, "-E", "UTF8", "--no-locale"]
+            subprocess.run([*become, PROGRAMS / "initdb", *made], check=True, capture_output=True)
         self._options = f"-p {port} -k {self._home} -c listen_addresses=127.0.0.1 -c max_connections=200"
         self._options += "".join(f" -c {name}={value}" for name, value in settings.items())
         self._control = [*become, PROGRAMS / "pg_ctl", "-D", self._data, "-w"]

@@ -8,7 +8,7 @@ import pytest
 
 from contract.hub_region import Region, running_region
 from contract.key_servers import SERVERS, Servers, running_servers
-from support.postgresql import new_database, running_postgresql
+from support.postgresql import drop_database, new_database, running_postgresql
 
 
 @pytest.fixture(scope="session")
@@ -19,15 +19,20 @@ def postgresql() -> Iterator[str]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def new_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
-    """Return a function that makes an empty database on one of the two engines and returns its URL."""
+def new_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], str]]:
+    """Give a function that makes an empty database on one of the two engines and returns its URL."""
+    made = []
 
     def new() -> str:
         if request.param == "sqlite":
             return f"sqlite:///{tmp_path / uuid4().hex}.db"
-        return new_database(request.getfixturevalue("postgresql"))
+        made.append(new_database(request.getfixturevalue("postgresql")))
+        return made[-1]
 
-    return new
+    yield new
+    # A thousand of them would not fit into memory.
+    for one in made:
+        drop_database(one)
 
 
 @pytest.fixture

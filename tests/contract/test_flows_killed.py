@@ -257,7 +257,7 @@ def accesses(world: World) -> None:
             "recipient": "iasi", "role": "medic", "purpose": "TREAT", "consents": ["consent-1"],
             "study_instance_uid": f"1.2.{world.people}.{number}",
         }  # fmt: skip
-        assert world.post("/v1/accesses", {"accesses": [sent]}) == {"taken": 1}
+        assert world.post("/v1/accesses", {"accesses": [sent]}) == {"taken": 1, "problems": []}
     person.open("/access")
     found = world.rows(f"SELECT id FROM patient_access WHERE value = '{person.number.value}'")
     assert len(found) == 3
@@ -267,7 +267,7 @@ def feed_of(world: World, person: Person, number: int) -> str:
     uid = f"1.2.{world.people}.{number}"
     study = {
         "study_instance_uid": uid, "accession_number": "", "study_date": "20260102", "modalities": ["CT"],
-        "patient": {"identifiers": [person.identifier], "birth_date": "19700101", "sex": "M"},
+        "patient": {"identifiers": [person.identifier], "name": "Popescu^Ion", "birth_date": "19700101", "sex": "M"},
     }  # fmt: skip
     assert world.post("/v1/studies/feed", {"upsert": [study], "delete": []}) == {"accepted": 1, "problems": []}
     return uid

@@ -222,7 +222,7 @@ def _released(region: Region, source: str, recipient: str, number: tuple[str, st
         "sequence": sequence, "at": at, "patient": dict(zip(("issuer", "value"), number, strict=True)),
         "recipient": recipient, "role": "", "purpose": "TREAT", "study_instance_uid": uid, "consents": [],
     }  # fmt: skip
-    assert region.post(source, "/v1/accesses", {"accesses": [access]}) == {"taken": 1}
+    assert region.post(source, "/v1/accesses", {"accesses": [access]}) == {"taken": 1, "problems": []}
     return at
 
 

@@ -105,7 +105,7 @@ def looks(region: Region, sequence: int, purpose: str = "TREAT") -> None:
         "sequence": sequence, "at": int(region.clock().timestamp()), "patient": {"issuer": ANA[0], "value": ANA[1]},
         "recipient": "bacau", "role": "radiolog", "purpose": purpose, "study_instance_uid": "1.2.3", "consents": [],
     }  # fmt: skip
-    assert region.post("iasi", "/v1/accesses", {"accesses": [access]}) == {"taken": 1}
+    assert region.post("iasi", "/v1/accesses", {"accesses": [access]}) == {"taken": 1, "problems": []}
 
 
 # ---- An address ----
@@ -271,7 +271,7 @@ def test_whoever_looked_is_told_once_a_day_and_an_emergency_once_an_hour(ana: Pa
     }  # fmt: skip
     for count in (1, 0):
         region.clock.advance(86400)
-        assert region.post("iasi", "/v1/accesses", {"accesses": [access]}) == {"taken": 1}
+        assert region.post("iasi", "/v1/accesses", {"accesses": [access]}) == {"taken": 1, "problems": []}
         assert len(told(region)) == count
 
 

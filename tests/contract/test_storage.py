@@ -257,8 +257,8 @@ def test_migrations_from_empty_reach_the_newest_and_then_do_nothing(database_url
     for _ in range(2):
         database = open_database(database_url, [HUB_CHAIN])
         with database.read() as connection:
-            assert _revision(connection, PLATFORM_CHAIN) == "r0005"
-            assert _revision(connection, HUB_CHAIN) == "r0007"
+            assert _revision(connection, PLATFORM_CHAIN) == "r0006"
+            assert _revision(connection, HUB_CHAIN) == "r0010"
         database.close()
 
 
@@ -371,7 +371,7 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(bare: Database) ->
 def test_a_database_of_a_newer_version_is_refused(database: Database, database_url: str) -> None:
     with database.write() as connection:
         connection.execute(sa.text(f"UPDATE {version_table(HUB_CHAIN)} SET version_num = 'r9999'"))
-    with pytest.raises(StorageError, match=r"newer version.*usmed\.hub\.migrations is at 'r9999'.*'r0007'"):
+    with pytest.raises(StorageError, match=r"newer version.*usmed\.hub\.migrations is at 'r9999'.*'r0010'"):
         open_database(database_url, [HUB_CHAIN])
     with database.read() as connection:
         assert _revision(connection, HUB_CHAIN) == "r9999"

@@ -108,3 +108,10 @@ def new_database(server: str) -> str:
     with psycopg.connect(f"postgresql://{server}/postgres", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
     return f"postgresql+psycopg://{server}/{name}"
+
+
+def drop_database(url: str) -> None:
+    """Remove a database that `new_database` made, whoever is still connected."""
+    server, _, name = url.removeprefix("postgresql+psycopg://").rpartition("/")
+    with psycopg.connect(f"postgresql://{server}/postgres", autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

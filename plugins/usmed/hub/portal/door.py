@@ -58,12 +58,12 @@ def add(app: Flask, services: Services) -> None:
 
         try:
             used = ceremonies.logged_in(response, find)
+            check_counter(services, used.credential_id, response)
         except PeerDataError as error:
             raise _failed(str(error)) from error
         except Sorry:
             failed(services)
             raise
-        check_counter(services, used.credential_id, response)
         credential = Credential(used.credential_id, public_key_of(used))
         national = services.region().national_number
         with services.database.read() as connection:

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 
 from usmed.domain.canonical import sha256_hex
 from usmed.hub.tables import insert
@@ -61,7 +62,14 @@ class Counters:
         self._database = database
 
     def accept(self, credential_id: bytes, signatures: int) -> bool:
+        """Do the same as `accept_in`, in a transaction of its own."""
+        with self._database.write() as connection:
+            return self.accept_in(connection, credential_id, signatures)
+
+    def accept_in(self, connection: Connection, credential_id: bytes, signatures: int) -> bool:
         """Note what a passkey says that signed; return whether that is more than it said before.
+
+        In the transaction of what was signed: what was not kept may be sent again.
 
         Args:
             credential_id: of a passkey that a hospital has enrolled, and whose signature was checked.
@@ -69,15 +77,14 @@ class Counters:
         """
         passkey = credential_id.hex()
         row = {"passkey": passkey, "signatures": signatures}
-        with self._database.write() as connection:
-            if signatures == 0:
-                held = sa.select(_counter.c.signatures).where(_counter.c.passkey == passkey)
-                return connection.scalar(held) is None
-            wanted = insert(connection, _counter).values(row)
-            newer = wanted.on_conflict_do_update(
-                index_elements=["passkey"], set_=row, where=_counter.c.signatures < signatures
-            )
-            return connection.execute(newer.returning(_counter.c.passkey)).first() is not None
+        if signatures == 0:
+            held = sa.select(_counter.c.signatures).where(_counter.c.passkey == passkey)
+            return connection.scalar(held) is None
+        wanted = insert(connection, _counter).values(row)
+        newer = wanted.on_conflict_do_update(
+            index_elements=["passkey"], set_=row, where=_counter.c.signatures < signatures
+        )
+        return connection.execute(newer.returning(_counter.c.passkey)).first() is not None
 
 
 class Once:

@@ -24,6 +24,7 @@ from usmed.hub.portal.web import (
     Sorry,
     check_counter,
     check_failures,
+    counting_failures,
     failed,
     json_answer,
     json_body,
@@ -75,11 +76,10 @@ def add(app: Flask, services: Services) -> None:
         except PeerDataError as error:
             failed(services)
             raise Sorry(400, "sign-failed", reason=str(error)) from error
-        check_counter(services, person().credential.id, response)
-        _take(draft, {"document": draft.document, "proof": _proof(response)})
+        _take(draft, {"document": draft.document, "proof": _proof(response)}, response)
         return json_answer({"next": url_for("consent", id=draft.document["id"])})
 
-    def _take(draft: Draft, record: dict[str, Any]) -> None:
+    def _take(draft: Draft, record: dict[str, Any], response: Any) -> None:
         mine = person()
         patient = identifier_from_fhir(draft.document["resource"]["patient"]["identifier"])
         needed = needed_for([one.enrolment for one in mine.enrolments], mine.credential, patient)
@@ -90,6 +90,7 @@ def add(app: Flask, services: Services) -> None:
         in_time = True
 
         def on_its_way(connection: Connection, kept: Kept) -> None:
+            check_counter(services, mine.credential.id, response, connection)
             # Also what the hub holds already, from whomever: only key servers that have it need no proof of it.
             services.deliveries.pass_on(connection, record, kept.version, tokens)
             # With the consent or not at all: a request that stayed open would be answered twice.
@@ -98,16 +99,14 @@ def add(app: Flask, services: Services) -> None:
             in_time = not draft.request or answered is not None
             services.sessions.drop_in(connection, draft)
 
-        problems = services.registry.take(PORTAL, [record], taken=on_its_way)
+        with counting_failures(services):
+            problems = services.registry.take(PORTAL, [record], taken=on_its_way)
         if problems:
             raise Sorry(409, "not-taken", reason="; ".join(problems))
         if not in_time:
             # The request ended meanwhile: the consent holds all the same.
             services.refused(UNKNOWN)
-        # On its way in any case; a server that does not answer must not keep the person waiting.
-        first = threading.Thread(target=services.deliveries.deliver, args=(item,), name="first delivery", daemon=True)
-        first.start()
-        first.join(FIRST_ROUND_S)
+        _begin(services, item)
 
     def _draft(id: str) -> Draft:
         draft = services.sessions.draft(session(), id)
@@ -130,3 +129,10 @@ def _proof(response: dict[str, Any]) -> dict[str, str]:
         "client_data": signed["clientDataJSON"],
         "signature": signed["signature"],
     }
+
+
+def _begin(services: Services, item: Item) -> None:
+    """Bring it, for a moment: it is on its way in any case, and a server that is silent must keep nobody waiting."""
+    first = threading.Thread(target=services.deliveries.deliver, args=(item,), name="first delivery", daemon=True)
+    first.start()
+    first.join(FIRST_ROUND_S)

@@ -1,13 +1,15 @@
 """What all pages of the portal need: what they work with, how they answer, and how they say that something is wrong."""
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from flask import Response, g, render_template, request
+from sqlalchemy import Connection
 from werkzeug.wrappers import Response as BaseResponse
 
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
@@ -194,15 +196,31 @@ def failed(services: Services) -> None:
     services.failures.add(whose(), services.clock())
 
 
-def check_counter(services: Services, credential_id: bytes, response: Any) -> None:
+@contextmanager
+def counting_failures(services: Services) -> Iterator[None]:
+    """Count a failure where this ends with a `Sorry`."""
+    try:
+        yield
+    except Sorry:
+        failed(services)
+        raise
+
+
+def check_counter(
+    services: Services, credential_id: bytes, response: Any, connection: Connection | None = None
+) -> None:
     """Note the counter of a passkey whose signature was checked.
 
+    Args:
+        connection: whose transaction it is noted in; one of its own without it.
+
     Raises:
-        Sorry: it counts backwards.
+        Sorry: it counts backwards. The caller counts that as a failure.
     """
-    count = counter_of(response)
-    if not services.counters.accept(credential_id, count):
-        failed(services)
+    count, counters = counter_of(response), services.counters
+    if not (
+        counters.accept_in(connection, credential_id, count) if connection else counters.accept(credential_id, count)
+    ):
         raise Sorry(400, "passkey-copied", reason=f"its counter says {count}, which it was before")
 
 

@@ -99,3 +99,10 @@ def test_no_key_can_enter_the_image() -> None:
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
     assert all(rule.startswith(("!", "**/")) for rule in rules[1:])
+
+
+def test_the_build_sees_what_it_copies() -> None:
+    seen = {one.removeprefix("!") for one in (REPOSITORY / ".dockerignore").read_text().splitlines() if one.startswith("!")}
+    copied = set(re.findall(r"^COPY (\S+)", (REPOSITORY / "docker/Dockerfile").read_text(), re.M))
+    assert copied
+    assert copied <= seen

@@ -282,7 +282,7 @@ def _given(scene: Scene, record: Any) -> TestResponse:
     return scene.region.servers.send("hub", "keys-1", "/v1/records", {"records": [record], "enrolments": []})
 
 
-@attack(HUB_ITSELF, "names another recipient in what was signed", 200, "another document", "", "keys-1")
+@attack(HUB_ITSELF, "names another recipient in what was signed", 200, "another document", "another document", "keys-1")
 def other_recipient(scene: Scene) -> TestResponse:
     _, record = _signed(scene)
     actor = record["document"]["resource"]["provision"]["actor"][0]
@@ -291,7 +291,7 @@ def other_recipient(scene: Scene) -> TestResponse:
     return _given(scene, record)
 
 
-@attack(HUB_ITSELF, "lets it hold for longer", 200, "signed another document", "", "keys-1")
+@attack(HUB_ITSELF, "lets it hold for longer", 200, "signed another document", "signed another document", "keys-1")
 def longer_time(scene: Scene) -> TestResponse:
     _, record = _signed(scene)
     record["document"]["resource"]["provision"]["period"]["end"] = "2099-01-01T00:00:00Z"
@@ -299,7 +299,7 @@ def longer_time(scene: Scene) -> TestResponse:
     return _given(scene, record)
 
 
-@attack(HUB_ITSELF, "puts it under another patient's number", 200, "not enrolled", "", "keys-1")
+@attack(HUB_ITSELF, "puts it under another patient's number", 200, "not enrolled", "not enrolled", "keys-1")
 def other_patient(scene: Scene) -> TestResponse:
     _, record = _signed(scene)
     record["document"]["resource"]["patient"]["identifier"]["value"] = str(scene.patient().numbers[0].value)

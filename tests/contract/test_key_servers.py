@@ -625,3 +625,13 @@ def test_it_serves_over_tls_and_stops_on_sigterm(installed: Installed) -> None:
     events = [json.loads(one) for one in installed("audit", "tail").stdout.splitlines()]
     assert [one["detail"]["what"] for one in events] == ["region manifest", "started", "stopped"]
     assert "unbroken" in installed("audit", "verify").stdout
+
+
+def test_what_is_not_taken_is_in_the_audit_log(region: KeyRegion) -> None:
+    record = region.record("consent-1", to="bacau")
+    record["document"]["version"] = 7
+    problems = region.give(records=[record])
+    assert len(problems) == 1
+    refused = region.audits["keys-1"].tail()[-1]
+    assert (refused["event"], refused["outcome"], refused["reason"]) == ("refused", "denied", problems[0])
+    assert refused["detail"] == {"what": "records", "problems": 1}

@@ -102,7 +102,8 @@ def test_no_key_can_enter_the_image() -> None:
 
 
 def test_the_build_sees_what_it_copies() -> None:
-    seen = {one.removeprefix("!") for one in (REPOSITORY / ".dockerignore").read_text().splitlines() if one.startswith("!")}
+    lines = (REPOSITORY / ".dockerignore").read_text().splitlines()
+    seen = {one.removeprefix("!") for one in lines if one.startswith("!")}
     copied = set(re.findall(r"^COPY (\S+)", (REPOSITORY / "docker/Dockerfile").read_text(), re.M))
     assert copied
     assert copied <= seen

@@ -217,3 +217,21 @@ def _fault(record: AuditRecord, last: ChainHead) -> str:
 def _storable(text: str, limit: int) -> str:
     """Cut to `limit` characters and replace lone surrogates, which UTF-8 cannot carry."""
     return text[:limit].encode("utf-8", "replace").decode("utf-8")
+
+
+def records_refused(problems: Sequence[str], by: str, at: datetime) -> AuditEvent:
+    """Return what is recorded of consents, withdrawals and enrolments that were not taken.
+
+    Args:
+        problems: why; one for each that was not taken.
+        by: who brought them.
+        at: when, aware UTC.
+    """
+    return AuditEvent(
+        at,
+        AuditEventType.REFUSED,
+        by,
+        outcome=Outcome.DENIED,
+        reason="; ".join(problems[:5]),
+        detail={"what": "records", "problems": len(problems)},
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
+from usmed.domain.audit import AuditEvent, AuditEventType, records_refused
 from usmed.domain.canonical import canonical_json
 from usmed.domain.consent_record import ConsentRecord, ProofKind, check_attested_numbers, follows, read_record
 from usmed.domain.contact import Topic
@@ -123,7 +123,7 @@ class Registry:
                 problems.append(f"consent: {error}")
         if problems:
             with self._database.write() as connection:
-                append_in(connection, [_refused(problems, sender, now)])
+                append_in(connection, [records_refused(problems, sender, now)])
         return problems
 
     def _enrol(self, sender: str, document: Any, now: datetime) -> None:
@@ -195,17 +195,6 @@ class Registry:
     def _numbers_of(self, connection: Connection, number: PatientIdentifier) -> set[PatientIdentifier]:
         person = charts.of_persons(connection, charts.person_named(number))
         return {number, *(each for one in person for each in one.linked)}
-
-
-def _refused(problems: Sequence[str], by: str, now: datetime) -> AuditEvent:
-    return AuditEvent(
-        now,
-        AuditEventType.REFUSED,
-        by,
-        outcome=Outcome.DENIED,
-        reason="; ".join(problems[:5]),
-        detail={"what": "records", "problems": len(problems)},
-    )
 
 
 def _text(resource: Any) -> str:

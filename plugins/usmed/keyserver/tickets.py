@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from joserfc.jwk import OKPKey
 
 from usmed.domain.approval import Kind
-from usmed.domain.audit import AuditEvent, AuditEventType, Detail, Outcome
+from usmed.domain.audit import AuditEvent, AuditEventType, Detail, Outcome, records_refused
 from usmed.domain.canonical import canonical_json, sha256_hex
 from usmed.domain.consent import Purpose
 from usmed.domain.consent_record import ConsentRecord, check_attested_numbers, read_record
@@ -121,7 +121,11 @@ class KeyServer:
             problems += [f"enrolment: {error}" for _, error in _each(revoking, lambda one: self._enrol(sender, *one))]
             # It may have brought the passkey that takes the lost one's place.
             refused = _each([one for one, _ in refused], lambda one: self._take_record(sender, one))
-        return problems + [f"consent: {error}" for _, error in refused]
+        problems += [f"consent: {error}" for _, error in refused]
+        if problems:
+            with self._store.changing() as connection:
+                append_in(connection, [records_refused(problems, sender, now)])
+        return problems
 
     def held(self, patient: Collection[PatientIdentifier]) -> dict[str, Any]:
         """Return what is held about a person, with its proofs, for a requester that lacks some of it."""

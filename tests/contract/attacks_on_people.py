@@ -303,7 +303,7 @@ def longer_time(scene: Scene) -> TestResponse:
 def other_patient(scene: Scene) -> TestResponse:
     _, record = _signed(scene)
     record["document"]["resource"]["patient"]["identifier"]["value"] = str(scene.patient().numbers[0].value)
-    record["document"]["id"] = f"moved-{scene.people}"
+    record["document"]["id"] = f"moved-{scene.people:04d}"
     return _given(scene, record)
 
 

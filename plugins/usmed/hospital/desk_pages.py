@@ -58,10 +58,7 @@ def create_desk_pages(desk: Desk) -> Blueprint:
 
     @pages.get("/<id>/scan")
     def read_scan(id: str) -> Response:
-        response = Response(desk.scan(id, staff()), content_type="application/pdf")
-        response.headers["Content-Disposition"] = 'attachment; filename="consent.pdf"'
-        response.headers.update(SCAN_HEADERS)
-        return response
+        return scan_answer(desk.scan(id, staff()))
 
     @pages.post("/<id>/refusal")
     def refuse(id: str) -> Response:
@@ -75,6 +72,14 @@ def create_desk_pages(desk: Desk) -> Blueprint:
         return jsonify(_entry(desk.entry(id)))
 
     return pages
+
+
+def scan_answer(scan: bytes) -> Response:
+    """Answer with a scan: to be kept as a file, and shown nowhere with anything of ours beside it."""
+    response = Response(scan, content_type="application/pdf")
+    response.headers["Content-Disposition"] = 'attachment; filename="consent.pdf"'
+    response.headers.update(SCAN_HEADERS)
+    return response
 
 
 def _draft(draft: Draft) -> dict[str, Any]:

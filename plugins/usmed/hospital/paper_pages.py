@@ -19,7 +19,7 @@ from usmed.domain.paper import Change as PaperChange
 from usmed.domain.paper import may
 from usmed.domain.study_kinds import COMPANIONS, KINDS, UNKNOWN, sorted_into_kinds
 from usmed.hospital.desk import Desk, Entry
-from usmed.hospital.desk_pages import SCAN_HEADERS
+from usmed.hospital.desk_pages import scan_answer
 from usmed.hospital.enrolment_pages import Services, fault, page, record_refusal, see, written
 from usmed.hospital.enrolment_words import of_fault
 from usmed.hospital.page_requests import staff
@@ -88,10 +88,7 @@ def add_paper_pages(
 
     @pages.get("/paper/<id>/scan")
     def paper_scan(id: str) -> Response:
-        response = Response(desk.scan(id, staff()), content_type="application/pdf")
-        response.headers["Content-Disposition"] = 'attachment; filename="consent.pdf"'
-        response.headers.update(SCAN_HEADERS)
-        return response
+        return scan_answer(desk.scan(id, staff()))
 
     @pages.post("/paper/<id>/confirmation")
     def paper_attested(id: str) -> Response:

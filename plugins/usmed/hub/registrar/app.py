@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from fido2.webauthn import AttestedCredentialData
 from flask import Flask, Response, g, redirect, render_template, request, url_for
 from werkzeug.exceptions import HTTPException
 
@@ -26,25 +25,16 @@ from usmed.hub.review import LONGEST_REASON, UNKNOWN, Comparison, Review
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.passkeys import Ceremonies
 from usmed.platform.signed_http import error_body
-from usmed.platform.staff.access import SESSION_LIFE, Access, Door, Passkey
+from usmed.platform.staff.access import Access, Door, Passkey
+from usmed.platform.staff.door import add_door
 from usmed.platform.staff.pages import (
     LIMIT_BYTES,
-    brings_csrf,
     csrf_of,
-    finished,
-    json_answer,
-    json_body,
-    language_of,
-    static_answer,
-    text_of,
 )
 from usmed.platform.storage import StorageError
 
 PATH = "/registrar"
-SESSION = "__Host-usmed-registrar"
-DOOR = Door("registrar", "usmed registrar invite NAME", named=True)
-OPEN = frozenset({"login", "login_options", "log_in", "register", "register_options", "registered", "static_file"})
-"""Endpoints that need no session."""
+DOOR = Door("registrar", "usmed registrar invite NAME", "__Host-usmed-registrar", "queue", named=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,35 +68,18 @@ def create_registrar(services: Services) -> Flask:
     app.add_template_filter(lambda moment: f"{moment:%Y-%m-%d %H:%M} UTC", "moment")
     app.add_template_filter(person_name, "person_name")
     app.add_template_filter(day, "day")
-    _add_guard(app, services)
-    _add_door(app, services)
+    add_door(
+        app, DOOR, services.access, services.ceremonies, site=lambda: services.region().name, languages=list(LANGUAGES),
+        package="usmed.hub.registrar", files=["registrar.css", "registrar.svg"],
+    )  # fmt: skip
+    _add_words(app, services)
     _add_pages(app, services)
     _add_decisions(app, services)
     _add_refusals(app, services)
     return app
 
 
-def _add_guard(app: Flask, services: Services) -> None:
-    @app.before_request
-    def guard() -> Any:
-        g.language = language_of(LANGUAGES, next(iter(LANGUAGES)))
-        g.token = request.cookies.get(SESSION, "")
-        g.passkey = None
-        if request.endpoint == "static_file":
-            return None
-        if request.method == "POST" and request.headers.get("Origin") != services.ceremonies.origin:
-            raise RefusedError("forbidden", "another site has sent this")
-        g.passkey = services.access.session(g.token) if g.token else None
-        if request.endpoint in OPEN or request.endpoint is None:
-            return None
-        if g.passkey is None:
-            if request.method == "GET":
-                return redirect(url_for("login"))
-            raise RefusedError("no-session", "the session is over: log in again")
-        if request.method == "POST" and not brings_csrf(g.token):
-            raise RefusedError("forbidden", "this form is not from this session: load the page again")
-        return None
-
+def _add_words(app: Flask, services: Services) -> None:
     @app.context_processor
     def names() -> dict[str, Any]:
         return {
@@ -120,66 +93,6 @@ def _add_guard(app: Flask, services: Services) -> None:
             "version": __version__,
             "Side": Side,
         }
-
-    @app.after_request
-    def headers(response: Response) -> Response:
-        return finished(response, g.language, LANGUAGES)
-
-    @app.get("/static/<name>")
-    def static_file(name: str) -> Response:
-        return static_answer(name, "usmed.hub.registrar", ["registrar.css", "registrar.svg"])
-
-
-def _add_door(app: Flask, services: Services) -> None:
-    access, ceremonies = services.access, services.ceremonies
-
-    @app.get("/login")
-    def login() -> Any:
-        return redirect(url_for("queue")) if g.passkey else render_template("login.html")
-
-    @app.post("/login/options")
-    def login_options() -> Response:
-        return json_answer(ceremonies.log_in())
-
-    @app.post("/login")
-    def log_in() -> Response:
-        known = {one.credential.credential_id: one for one in access.passkeys()}
-
-        def find(id: bytes) -> list[AttestedCredentialData]:
-            return [known[id].credential] if id in known else []
-
-        return _session(known[ceremonies.logged_in(json_body({"response"})["response"], find).credential_id])
-
-    @app.get("/register")
-    def register() -> str:
-        return render_template("register.html")
-
-    @app.post("/register/options")
-    def register_options() -> Response:
-        name = access.check_code(text_of(json_body({"code"}), "code", 64))
-        known = [one.credential for one in access.passkeys()]
-        return json_answer(ceremonies.registration(f"{name} ({services.region().name})", name, known))
-
-    @app.post("/register")
-    def registered() -> Response:
-        body = json_body({"code", "response"})
-        code = text_of(body, "code", 64)
-        return _session(access.register(code, "", ceremonies.registered(body["response"])))
-
-    @app.post("/logout")
-    def log_out() -> Any:
-        access.log_out(g.token)
-        response = redirect(url_for("login"))
-        response.delete_cookie(SESSION, path="/", secure=True, httponly=True, samesite="Strict")
-        return response
-
-    def _session(passkey: Passkey) -> Response:
-        response = json_answer({"next": url_for("queue")})
-        response.set_cookie(
-            SESSION, access.log_in(passkey), max_age=int(SESSION_LIFE.total_seconds()), path="/", secure=True,
-            httponly=True, samesite="Strict",
-        )  # fmt: skip
-        return response
 
 
 def _add_pages(app: Flask, services: Services) -> None:

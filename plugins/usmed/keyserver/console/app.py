@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from fido2.webauthn import AttestedCredentialData
-from flask import Flask, Response, g, redirect, render_template, request, url_for
+from flask import Flask, Response, g, render_template, request, url_for
 from werkzeug.exceptions import HTTPException
 
 from usmed import __version__
@@ -30,24 +29,17 @@ from usmed.platform.keys import public_key_text
 from usmed.platform.notices import Outbox
 from usmed.platform.passkeys import Ceremonies
 from usmed.platform.signed_http import error_body
-from usmed.platform.staff.access import LONGEST_NAME, SESSION_LIFE, Access, Door, Passkey
+from usmed.platform.staff.access import Access, Door
+from usmed.platform.staff.door import add_door
 from usmed.platform.staff.pages import (
     LIMIT_BYTES,
-    brings_csrf,
     csrf_of,
-    finished,
     json_answer,
     json_body,
-    language_of,
-    static_answer,
-    text_of,
 )
 from usmed.platform.storage import Database, StorageError
 
-SESSION = "__Host-usmed-console"
-DOOR = Door("console", "usmed keyserver console-code")
-OPEN = frozenset({"login", "login_options", "log_in", "register", "register_options", "registered", "static_file"})
-"""Endpoints that need no session."""
+DOOR = Door("console", "usmed keyserver console-code", "__Host-usmed-console", "overview")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,34 +63,18 @@ def create_console(services: Services) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = LIMIT_BYTES
     app.add_template_filter(lambda moment: f"{moment:%Y-%m-%d %H:%M} UTC", "moment")
-    _add_guard(app, services)
-    _add_log_in(app, services)
+    add_door(
+        app, DOOR, services.access, services.ceremonies, site=lambda: services.server, languages=list(LANGUAGES),
+        package="usmed.keyserver.console", files=["key.svg"],
+    )  # fmt: skip
+    _add_words(app, services)
     _add_pages(app, services)
     _add_decisions(app, services)
     _add_refusals(app, services)
     return app
 
 
-def _add_guard(app: Flask, services: Services) -> None:
-    access, ceremonies = services.access, services.ceremonies
-
-    @app.before_request
-    def guard() -> Any:
-        g.language = language_of(LANGUAGES, "en")
-        g.token = request.cookies.get(SESSION, "")
-        g.passkey = access.session(g.token) if g.token else None
-        if request.method == "POST" and request.headers.get("Origin", ceremonies.origin) != ceremonies.origin:
-            raise RefusedError("forbidden", "another site has sent this")
-        if request.endpoint in OPEN or request.endpoint is None:
-            return None
-        if g.passkey is None:
-            if request.method == "GET":
-                return redirect(url_for("login"))
-            raise RefusedError("no-session", "the session is over: log in again")
-        if request.method == "POST" and not brings_csrf(g.token):
-            raise RefusedError("forbidden", "this form is not from this session: load the page again")
-        return None
-
+def _add_words(app: Flask, services: Services) -> None:
     @app.context_processor
     def names() -> dict[str, Any]:
         now = services.clock()
@@ -113,63 +89,6 @@ def _add_guard(app: Flask, services: Services) -> None:
             "badge": services.approvals.counts()[State.PENDING] if g.get("passkey") else 0,
             "version": __version__,
         }
-
-    @app.after_request
-    def headers(response: Response) -> Response:
-        return finished(response, g.language, LANGUAGES)
-
-
-def _add_log_in(app: Flask, services: Services) -> None:
-    access, ceremonies = services.access, services.ceremonies
-
-    @app.get("/login")
-    def login() -> Any:
-        return redirect(url_for("overview")) if g.passkey else render_template("login.html")
-
-    @app.post("/login/options")
-    def login_options() -> Response:
-        return json_answer(ceremonies.log_in())
-
-    @app.post("/login")
-    def log_in() -> Response:
-        known = {one.credential.credential_id: one for one in access.passkeys()}
-
-        def find(id: bytes) -> list[AttestedCredentialData]:
-            return [known[id].credential] if id in known else []
-
-        return _session(known[ceremonies.logged_in(json_body({"response"})["response"], find).credential_id])
-
-    @app.get("/register")
-    def register() -> str:
-        return render_template("register.html", longest=LONGEST_NAME)
-
-    @app.post("/register/options")
-    def register_options() -> Response:
-        body = json_body({"code", "name"})
-        access.check_code(text_of(body, "code", 64))
-        name, known = text_of(body, "name", LONGEST_NAME), [one.credential for one in access.passkeys()]
-        return json_answer(ceremonies.registration(f"{name} ({services.server})", name, known))
-
-    @app.post("/register")
-    def registered() -> Response:
-        body = json_body({"code", "name", "response"})
-        code, name = text_of(body, "code", 64), text_of(body, "name", LONGEST_NAME)
-        return _session(access.register(code, name, ceremonies.registered(body["response"])))
-
-    @app.post("/logout")
-    def log_out() -> Any:
-        access.log_out(g.token)
-        response = redirect(url_for("login"))
-        response.delete_cookie(SESSION, path="/", secure=True, httponly=True, samesite="Strict")
-        return response
-
-    def _session(passkey: Passkey) -> Response:
-        response = json_answer({"next": url_for("overview")})
-        response.set_cookie(
-            SESSION, access.log_in(passkey), max_age=int(SESSION_LIFE.total_seconds()), path="/", secure=True,
-            httponly=True, samesite="Strict",
-        )  # fmt: skip
-        return response
 
 
 def _add_pages(app: Flask, services: Services) -> None:
@@ -213,10 +132,6 @@ def _add_pages(app: Flask, services: Services) -> None:
             services.database, text=given["text"], event=given["event"], outcome=given["outcome"], before=number
         )
         return render_template("log.html", found=found, given=given, events=AuditEventType, outcomes=Outcome)
-
-    @app.get("/static/<name>")
-    def static_file(name: str) -> Response:
-        return static_answer(name, "usmed.keyserver.console", ["key.svg"])
 
 
 def _add_decisions(app: Flask, services: Services) -> None:

@@ -33,11 +33,15 @@ class Door:
     Attributes:
         tables: what the names of their tables begin with: `…_passkey`, `…_session` and `…_code`.
         command: which makes a code.
+        cookie: of their sessions.
+        home: the endpoint of the page that follows a log-in.
         named: a code is for one person, whose name it carries, and lies beside the codes of others.
     """
 
     tables: str
     command: str
+    cookie: str
+    home: str
     named: bool = False
 
 

@@ -165,7 +165,8 @@ def test_another_content_type_path_method_or_sender(unchanged: Region) -> None:
     assert unchanged.client.get(FEED, headers=get, environ_base=here).status_code == 405
     answer = unchanged.send("hub", FEED, BODY)
     assert answer.status_code == 403
-    assert answer.json == {"error": "forbidden", "message": "only hospitals of the region are served", "details": []}
+    message = "only hospitals of the region are served here"
+    assert answer.json == {"error": "forbidden", "message": message, "details": []}
 
 
 def test_what_needs_no_signature_is_health_and_description(region: Region) -> None:

@@ -16,7 +16,6 @@ from usmed.domain.identifiers import PatientIdentifier
 from usmed.hub import decisions
 from usmed.hub.index import Chart, Contradiction
 from usmed.hub.tables import SLICE, chart, contradiction, insert, names, number, study
-from usmed.platform.storage import Statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,21 +156,6 @@ def by_keys(connection: Connection, keys: Iterable[str]) -> list[LinkedChart]:
     for part in batched(keys, SLICE, strict=False):
         found += _load(connection, chart.c.key.in_(part))
     return found
-
-
-class Lookup:
-    """A lookup of the charts of whoever it is that something names.
-
-    Args:
-        persons: queries those persons; every value in it is a parameter.
-    """
-
-    def __init__(self, persons: sa.Select[Any]) -> None:
-        self._statement = Statement(_select(chart.c.person.in_(persons)))
-
-    def run(self, connection: Connection, values: Mapping[str, str]) -> list[LinkedChart]:
-        """Return the charts; `values` are the parameters."""
-        return _grouped(self._statement.run(connection, values))
 
 
 def connected(

@@ -16,7 +16,6 @@ from usmed.domain.fhir_consent import kept_consent
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.hub.tables import SLICE, change, consent, insert, names, number, state
 from usmed.hub.tables import chart as chart_table
-from usmed.platform.storage import Statement
 
 _COLUMNS = ("id", "version", "status", "issuer", "value", "resource", "recorded", "kind", "proved_by")
 
@@ -51,7 +50,7 @@ class StoredConsent:
 
     def to_domain(self) -> Consent:
         """Return it as the types that decide."""
-        return _to_domain(self.id, self.version, self.text)
+        return to_domain(self.id, self.version, self.text)
 
     def to_record(self) -> ConsentRecord:
         """Return it as what another version has to follow; the hub keeps no digests, so it equals no other."""
@@ -59,7 +58,8 @@ class StoredConsent:
 
 
 @lru_cache(maxsize=4096)
-def _to_domain(consent_id: str, version: int, text: str) -> Consent:
+def to_domain(consent_id: str, version: int, text: str) -> Consent:
+    """Return a stored version as the types that decide; `text` is the FHIR R4 Consent."""
     # It was checked when it came in, and a version never changes.
     return kept_consent(json.loads(text), id=consent_id, version=version)
 
@@ -76,20 +76,6 @@ def of_numbers(connection: Connection, numbers: Iterable[PatientIdentifier]) -> 
     for part in batched(sorted(numbers), SLICE, strict=False):
         found += _load(connection, sa.and_(names(consent, part), consent.c.current))
     return found
-
-
-_OF_PERSON = Statement(
-    sa.select(*(consent.c[name] for name in _COLUMNS))
-    .distinct()
-    .join_from(chart_table, number, number.c.chart == chart_table.c.id)
-    .join(consent, sa.and_(consent.c.issuer == number.c.issuer, consent.c.value == number.c.value))
-    .where(chart_table.c.person == sa.bindparam("person"), number.c.linked, consent.c.current)
-)
-
-
-def of_person(connection: Connection, person: int) -> list[StoredConsent]:
-    """Return the last versions of all consents that were given under a number of this person, in any order."""
-    return [_read(row) for row in _OF_PERSON.run(connection, {"person": person})]
 
 
 def all_current(connection: Connection) -> list[StoredConsent]:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from flask import Blueprint, Response, request
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
 
 from usmed import __version__
 from usmed.domain.audit import AuditEvent, AuditEventType
@@ -21,13 +22,13 @@ from usmed.domain.consent_record import ProofKind
 from usmed.domain.errors import PeerDataError
 from usmed.domain.fhir_consent import HOSPITAL_SYSTEM, ISSUER_SYSTEM, MODALITY_SYSTEM, identifier_from_fhir
 from usmed.domain.identifiers import PatientIdentifier, patient_identifier
-from usmed.domain.region import Hospital
+from usmed.domain.region import Hospital, RegionManifest
 from usmed.hub import charts, consents
 from usmed.hub.accesses import Access
-from usmed.hub.callers import NotAHospitalError, calling_hospital
 from usmed.hub.consents import StoredConsent
 from usmed.hub.resolve import Question
 from usmed.hub.services import Services
+from usmed.platform.signed_http import REQUEST_KEY
 from usmed.platform.storage import StorageError
 
 PATH = "/v1/fhir"
@@ -44,10 +45,15 @@ _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}", re.ASCII)
 _STATUSES = ("active", "inactive")
 
 
-def create_fhir(services: Services) -> Blueprint:
-    """Return the facade's addresses, to be mounted at PATH; the signature guard stands in front of them."""
-    pages = Blueprint("fhir", __name__)
+class NotAHospitalError(PeerDataError):
+    """The request is properly signed, by a member of the region that has no business here."""
+
+
+def create_fhir(services: Services) -> Flask:
+    """Return the facade, which answers at PATH; the signature guard stands in front of it."""
+    pages = Flask(__name__, static_folder=None)
     pages.register_error_handler(NotAHospitalError, lambda error: outcome(403, "forbidden", str(error)))
+    pages.register_error_handler(HTTPException, _http_error)
     pages.register_error_handler(PeerDataError, lambda error: outcome(400, "invalid", str(error)))
     pages.register_error_handler(
         StorageError, lambda error: outcome(503, "transient", "the database does not answer; try again later")
@@ -63,31 +69,31 @@ def create_fhir(services: Services) -> Blueprint:
         # FHIR has no empty lists.
         return _fhir(document | ({"entry": listed} if listed else {}))
 
-    @pages.get("/metadata")
+    @pages.get(f"{PATH}/metadata")
     def metadata() -> Response:
         return _fhir(capability_statement())
 
-    @pages.get("/AuditEvent")
+    @pages.get(f"{PATH}/AuditEvent")
     def accesses() -> Response:
-        hospital, patient = calling_hospital(services.regions.current()), _patient_of_query()
+        hospital, patient = _calling(services.regions.current()), _patient_of_query()
         numbers = _numbers(services, hospital, patient)
         found = services.patients.accesses.of(numbers, MOST_EVENTS) if numbers else []
         listed = [one for one in found if one.study_instance_uid and hospital.id in (one.source, one.recipient)]
         _note(services, hospital, patient, {"what": "accesses read", "count": len(listed)})
         return bundle((audit_event(one), {"mode": "match"}) for one in listed)
 
-    @pages.get("/Consent")
+    @pages.get(f"{PATH}/Consent")
     def search() -> Response:
-        hospital = calling_hospital(services.regions.current())
+        hospital = _calling(services.regions.current())
         patient, status = _patient_of_query("status"), request.args.get("status")
         if status is not None and status not in _STATUSES:
             raise PeerDataError(f"status: one of {', '.join(_STATUSES)}")
         found = [one for one in _consents(services, hospital, patient) if status in (None, one.status)]
         return bundle((consent_resource(one), {"mode": "match"}) for one in found)
 
-    @pages.get("/Consent/<id>")
+    @pages.get(f"{PATH}/Consent/<id>")
     def read(id: str) -> Response:
-        hospital = calling_hospital(services.regions.current())
+        hospital = _calling(services.regions.current())
         one = _consent(services, hospital, id)
         if one is None:
             return outcome(404, "not-found", "there is no such consent of a patient of yours that concerns you")
@@ -95,9 +101,9 @@ def create_fhir(services: Services) -> Blueprint:
         answer.headers["ETag"] = f'W/"{one.version}"'
         return answer
 
-    @pages.post("/Patient/$match")
+    @pages.post(f"{PATH}/Patient/$match")
     def match() -> Response:
-        hospital = calling_hospital(services.regions.current())
+        hospital = _calling(services.regions.current())
         found: dict[str, dict[str, Any]] = {}
         for identifier in _identifiers_of_match(services.limit_bytes):
             answer = services.resolver.resolve(hospital, Question(identifier), Purpose.TREAT)
@@ -232,6 +238,19 @@ def outcome(status: int, code: str, message: str) -> Response:
         "issue": [{"severity": "error", "code": code, "diagnostics": message}],
     }
     return Response(canonical_json(document), status=status, content_type=CONTENT_TYPE)
+
+
+def _http_error(error: HTTPException) -> Response:
+    status = error.code or 500
+    code = {404: "not-found", 405: "not-supported"}.get(status, "exception")
+    return outcome(status, code, f"{error.name}: GET {PATH}/metadata says what there is")
+
+
+def _calling(region: RegionManifest) -> Hospital:
+    hospital = region.hospitals.get(request.environ[REQUEST_KEY].sender)
+    if hospital is None:
+        raise NotAHospitalError("only hospitals of the region are served")
+    return hospital
 
 
 def _consents(services: Services, hospital: Hospital, patient: PatientIdentifier) -> list[StoredConsent]:

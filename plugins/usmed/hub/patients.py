@@ -86,12 +86,12 @@ def take_accesses(patients: Patients, hospital: Hospital, body: dict[str, Any]) 
 
 type Operation = Callable[[Patients, Hospital, dict[str, Any]], Any]
 
-OPERATIONS: tuple[tuple[str, str, Operation], ...] = (
-    ("/v1/enrolments/invite", "InviteRequest", invite),
-    ("/v1/enrolments/state", "InvitationRequest", invitation_state),
-    ("/v1/enrolments/cancel", "InvitationRequest", cancel_invitation),
-    ("/v1/requests", "AskRequest", ask),
-    ("/v1/requests/state", "RequestStatesRequest", request_states),
-    ("/v1/accesses", "AccessesRequest", take_accesses),
+OPERATIONS: tuple[tuple[str, Operation], ...] = (
+    ("/v1/enrolments/invite", invite),
+    ("/v1/enrolments/state", invitation_state),
+    ("/v1/enrolments/cancel", cancel_invitation),
+    ("/v1/requests", ask),
+    ("/v1/requests/state", request_states),
+    ("/v1/accesses", take_accesses),
 )
-"""Path, schema of the body, and what is done."""
+"""Path, and what is done."""

@@ -5,14 +5,12 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection
-
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.consent import AccessRequest, Purpose, decide
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.region import Hospital, RegionManifest
-from usmed.hub import charts, consents, studies
-from usmed.hub.charts import LinkedChart
+from usmed.hub import charts, studies
+from usmed.hub.known import Known, Lookup
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.storage import Database
 
@@ -62,15 +60,13 @@ class Resolver:
             StorageError: the database fails, or the lookup could not be recorded.
         """
         now = self._clock()
-        with self._database.read() as connection:
-            known = _known(connection, question)
-            persons = {one.person for one in known}
-            answer, reason = NOTHING, "names several patients" if persons else "nobody known"
-            patient = question.identifier
-            if len(persons) == 1:
-                patient = patient or min((number for one in known for number in one.linked), default=None)
-                others = self._region().hospitals.keys() - {hospital.id}
-                answer, reason = _answer(connection, known, hospital, others, purpose, now)
+        known = _known(self._database, question)
+        answer, reason = NOTHING, "names several patients" if known.persons else "nobody known"
+        patient = question.identifier
+        if len(known.persons) == 1:
+            patient = patient or min((number for one in known.numbers.values() for number in one), default=None)
+            others = self._region().hospitals.keys() - {hospital.id}
+            answer, reason = _answer(known, hospital, others, purpose, now)
         self._audit.append(
             AuditEvent(
                 now,
@@ -87,40 +83,34 @@ class Resolver:
         return answer
 
 
-_BY_NUMBER = charts.Lookup(charts.persons_by_number())
-_BY_STUDY = charts.Lookup(studies.persons_by_study())
-_BY_ACCESSION_NUMBER = charts.Lookup(studies.persons_by_accession_number())
+_BY_NUMBER = Lookup(charts.persons_by_number())
+_BY_STUDY = Lookup(studies.persons_by_study())
+_BY_ACCESSION_NUMBER = Lookup(studies.persons_by_accession_number())
 
 
-def _known(connection: Connection, question: Question) -> list[LinkedChart]:
+def _known(database: Database, question: Question) -> Known:
     if question.identifier is not None:
-        values = {"issuer": question.identifier.issuer, "value": question.identifier.value}
-        return _BY_NUMBER.run(connection, values)
+        return _BY_NUMBER.run(
+            database, {"issuer": question.identifier.issuer, "value": question.identifier.value}
+        )
     if question.study_instance_uid:
-        return _BY_STUDY.run(connection, {"study_instance_uid": question.study_instance_uid})
-    return _BY_ACCESSION_NUMBER.run(connection, {"accession_number": question.accession_number})
+        return _BY_STUDY.run(database, {"study_instance_uid": question.study_instance_uid})
+    return _BY_ACCESSION_NUMBER.run(database, {"accession_number": question.accession_number})
 
 
 def _answer(
-    connection: Connection,
-    person: list[LinkedChart],
-    hospital: Hospital,
-    others: Set[str],
-    purpose: Purpose,
-    now: datetime,
+    known: Known, hospital: Hospital, others: Set[str], purpose: Purpose, now: datetime
 ) -> tuple[Resolution, str]:
-    known = {one.chart.id: one for one in person}
-    given = [one.to_domain() for one in consents.of_person(connection, person[0].person)]
     request = AccessRequest(hospital.id, purpose)
     permitted = [
         study
-        for study in studies.of_person(connection, person[0].person)
-        if study.facts.source in others and decide(given, request, study.facts, now).permitted
+        for study in known.studies
+        if study.facts.source in others and decide(known.consents, request, study.facts, now).permitted
     ]
     if not permitted:
         return NOTHING, "no permission, or no study at another hospital"
     visible = {study.chart for study in permitted}
-    visible |= {key for key, one in known.items() if one.chart.hospital == hospital.id}
-    identifiers = {number for key in visible for number in known[key].linked}
+    visible |= {key for key, held_by in known.hospitals.items() if held_by == hospital.id}
+    identifiers = {number for key in visible for number in known.numbers[key]}
     holders = Counter(study.facts.source for study in permitted)
     return Resolution(tuple(sorted(identifiers)), tuple(sorted(holders.items()))), ""

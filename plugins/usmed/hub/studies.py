@@ -13,12 +13,11 @@ from sqlalchemy import Connection
 from usmed.domain.consent import StudyFacts
 from usmed.domain.study_record import NO_RECORDS, StudyRecord, bucket_of, changed_digest, record_digest
 from usmed.hub.tables import SLICE, bucket, chart, insert, study
-from usmed.platform.storage import Statement
 
 MODALITY_SEPARATOR = "\\"
 """As DICOM separates values (PS3.5 §6.2): no modality holds it."""
 
-_LOCATED = ("chart", "study_instance_uid", "hospital", "modalities", "study_date")
+FACTS = (study.c.study_instance_uid, study.c.hospital, study.c.modalities, study.c.study_date)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +95,9 @@ def of_charts(connection: Connection, charts: Iterable[int]) -> list[LocatedStud
     """Return the studies under these charts."""
     found: list[LocatedStudy] = []
     for part in batched(charts, SLICE, strict=False):
-        rows = connection.execute(sa.select(*(study.c[name] for name in _LOCATED)).where(study.c.chart.in_(part)))
-        found += [LocatedStudy(row[0], _facts(*row[1:])) for row in rows]
+        rows = connection.execute(sa.select(study.c.chart, *FACTS).where(study.c.chart.in_(part)))
+        found += [LocatedStudy(row[0], facts(*row[1:])) for row in rows]
     return found
-
-
-_OF_PERSON = Statement(
-    sa.select(*(study.c[name] for name in _LOCATED))
-    .join_from(chart, study, study.c.chart == chart.c.id)
-    .where(chart.c.person == sa.bindparam("person"))
-)
-
-
-def of_person(connection: Connection, person: int) -> list[LocatedStudy]:
-    """Return the studies of this person."""
-    return [LocatedStudy(row[0], _facts(*row[1:])) for row in _OF_PERSON.run(connection, {"person": person})]
 
 
 def persons_by_study() -> sa.Select[Any]:
@@ -127,7 +114,8 @@ def _persons(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
     return sa.select(chart.c.person).join_from(study, chart, study.c.chart == chart.c.id).where(condition)
 
 
-def _facts(uid: str, hospital: str, modalities: str, day: str) -> StudyFacts:
+def facts(uid: str, hospital: str, modalities: str, day: str) -> StudyFacts:
+    """Return what a decision needs to know of a study, from the columns `FACTS`."""
     # Checked when it came in.
     return StudyFacts(
         uid,

@@ -1,20 +1,14 @@
 """The key server's HTTP interface, for hospitals and other key servers. The signature guard stands in front of it."""
 
-import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from wsgiref.types import StartResponse, WSGIEnvironment
-
-from werkzeug import Request, Response
-from werkzeug.exceptions import HTTPException
-from werkzeug.routing import Map, Rule
 
 from usmed import __version__
-from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
-from usmed.domain.canonical import canonical_json, parse_json
-from usmed.domain.errors import PeerDataError, RefusedError
+from usmed.domain.audit import AuditEvent, AuditEventType
+from usmed.domain.canonical import canonical_json
+from usmed.domain.errors import RefusedError
 from usmed.domain.region import HUB, Hospital, Member, RegionManifest
 from usmed.domain.study_record import parse_identifier
 from usmed.keyserver.approvals import Approvals
@@ -25,14 +19,8 @@ from usmed.keyserver.secrets import SecretShares
 from usmed.keyserver.tickets import KeyServer
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.log_heads import LogAlarm, describe
-from usmed.platform.metrics import CONTENT_TYPE, ROUTE_KEY, Counter, Metrics
-from usmed.platform.openapi import InvalidRequestError
-from usmed.platform.signed_http import REQUEST_KEY, error_body
-from usmed.platform.storage import StorageError
-
-_log = logging.getLogger(__name__)
-
-OWN_RECORDS = frozenset({"/v1/tickets", "/v1/approvals"})
+from usmed.platform.metrics import CONTENT_TYPE, Counter, Metrics
+from usmed.platform.operations import JSON, Operations
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,64 +40,13 @@ class Services:
     limit_bytes: int
 
 
-class Interface:
-    """The WSGI application: werkzeug's parts, because a framework around them takes as long as a signature."""
-
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self.url_map = Map(merge_slashes=False)
-
-    def add(self, method: str, path: str, view: Callable[[Request], Response]) -> None:
-        """Serve a path."""
-        self.url_map.add(Rule(path, methods=[method], endpoint=view))
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        request = Request(environ)
-        try:
-            rule, _ = self.url_map.bind_to_environ(environ).match(return_rule=True)
-            environ[ROUTE_KEY] = rule.rule
-            response: Response = rule.endpoint(request)
-        except Exception as error:  # noqa: BLE001 - the last line of defence
-            response = _failed(error)
-        self._audit_refusal(request, response.status_code)
-        return response(environ, start_response)
-
-    def _audit_refusal(self, request: Request, status: int) -> None:
-        # A refused ticket and a refused operation have their own records.
-        if status in (400, 403, 404, 405, 413, 415) and request.path not in OWN_RECORDS:
-            _refused(self._services, request, f"{status} {request.method} {request.path}")
-        elif status in (400, 415):
-            _refused(self._services, request, f"{status} {request.path}: malformed")
-
-
-def create_app(services: Services) -> Interface:
+def create_app(services: Services) -> Operations:
     """Build the WSGI application that serves verified requests."""
-    app = Interface(services)
+    app = Operations(DESCRIPTION, services.audit, services.clock, services.limit_bytes)
+    region = services.region
 
-    def post(path: str, handler: Handler) -> None:
-        serve(path, handler, lambda region: region.hospitals, "hospitals")
-
-    def serve[M: Member](
-        path: str,
-        handler: Callable[[M, dict[str, Any]], Any],
-        callers: Callable[[RegionManifest], Mapping[str, M]],
-        kind: str,
-    ) -> None:
-        schema = DESCRIPTION.body_of(path)
-
-        def view(request: Request) -> Response:
-            caller = callers(services.region()).get(request.environ[REQUEST_KEY].sender)
-            if caller is None:
-                if path in OWN_RECORDS:
-                    _refused(services, request, f"403 {path}: not one of the {kind}")
-                return _error(403, "forbidden", f"only {kind} of the region are served here")
-            if request.mimetype != "application/json":
-                return _error(415, "not-json", "the body must be application/json")
-            body = parse_json(request.get_data(cache=False), limit_bytes=services.limit_bytes)
-            DESCRIPTION.check(schema, body)
-            return _json(200, handler(caller, body))
-
-        app.add("POST", path, view)
+    def post(path: str, handler: Handler, *, recorded: bool = False) -> None:
+        app.serve(path, handler, lambda: region().hospitals, "hospitals", recorded=recorded)
 
     def take(sender: Member, body: dict[str, Any]) -> Any:
         return {"problems": services.server.take(sender.id, body["records"], body["enrolments"])}
@@ -138,39 +75,28 @@ def create_app(services: Services) -> Interface:
         return {**signed, "problems": problems}
 
     # The portal, where patients sign, is at the hub. It is believed nothing but the proofs, as hospitals are.
-    serve("/v1/records", take, lambda region: {**region.hospitals, HUB: region.hub}, "hospitals and the hub")
+    app.serve("/v1/records", take, lambda: {**region().hospitals, HUB: region().hub}, "hospitals and the hub")
     post("/v1/records/for", held)
-    post("/v1/tickets", sign)
-    post("/v1/approvals", lambda one, body: _propose(services, one, body["operation"]))
+    post("/v1/tickets", sign, recorded=True)
+    post("/v1/approvals", lambda one, body: _propose(services, one, body["operation"]), recorded=True)
     post("/v1/approvals/state", lambda one, body: _state(services, one, body["nonce"]))
     _add_secrets(services, post)
-    serve(
-        EXCHANGE,
-        lambda peer, body: services.exchange.answer(peer.id, body),
-        lambda region: region.key_servers,
-        "key servers",
-    )
 
-    _add_open_pages(app, services)
+    def exchange(peer: Member, body: dict[str, Any]) -> Any:
+        return services.exchange.answer(peer.id, body)
+
+    app.serve(EXCHANGE, exchange, lambda: region().key_servers, "key servers")
+    app.show("/v1/openapi.yaml", lambda: ("application/yaml", DESCRIPTION.text()))
+    app.show("/metrics", lambda: (CONTENT_TYPE, services.metrics.text().encode("utf-8")))
+    app.show("/health", lambda: _health(services))
     return app
 
 
-def _add_open_pages(app: Interface, services: Services) -> None:
-    def description(_request: Request) -> Response:
-        return Response(DESCRIPTION.text(), content_type="application/yaml")
-
-    def metrics(_request: Request) -> Response:
-        return Response(services.metrics.text(), content_type=CONTENT_TYPE)
-
-    def health(_request: Request) -> Response:
-        services.audit.head()
-        # Degraded, and still at work: an alarm is a person's business, and no reason to refuse patients' care.
-        reasons = describe(services.alarms())
-        return _json(200, {"status": "degraded" if reasons else "ok", "version": __version__, "reasons": reasons})
-
-    app.add("GET", "/v1/openapi.yaml", description)
-    app.add("GET", "/metrics", metrics)
-    app.add("GET", "/health", health)
+def _health(services: Services) -> tuple[str, bytes]:
+    services.audit.head()
+    # Degraded, and still at work: an alarm is a person's business, and no reason to refuse patients' care.
+    reasons = describe(services.alarms())
+    return JSON, canonical_json({"status": "degraded" if reasons else "ok", "version": __version__, "reasons": reasons})
 
 
 type Handler = Callable[[Hospital, dict[str, Any]], Any]
@@ -205,40 +131,3 @@ def _propose(services: Services, hospital: Hospital, operation: Any) -> Any:
 
 def _state(services: Services, hospital: Hospital, nonce: Any) -> Any:
     return services.approvals.told(services.approvals.state(hospital.id, nonce))
-
-
-def _failed(error: Exception) -> Response:
-    match error:
-        case RefusedError():
-            return _error(403, error.code, str(error))
-        case InvalidRequestError():
-            return _error(400, "bad-request", str(error), error.faults)
-        case PeerDataError():
-            return _error(400, "bad-request", str(error))
-        case StorageError():
-            return _error(503, "unavailable", "the database does not answer; try again later")
-        case HTTPException():
-            return _http_error(error)
-    _log.error("a request failed", exc_info=error)
-    return _error(500, "internal", "Internal Server Error")
-
-
-def _refused(services: Services, request: Request, reason: str) -> None:
-    verified = request.environ.get(REQUEST_KEY)
-    agent = verified.sender if verified else request.remote_addr or ""
-    event = AuditEvent(services.clock(), AuditEventType.REFUSED, agent, outcome=Outcome.DENIED, reason=reason)
-    services.audit.append(event).wait()
-
-
-def _json(status: int, document: Any) -> Response:
-    return Response(canonical_json(document), status=status, content_type="application/json")
-
-
-def _error(status: int, code: str, message: str, details: Sequence[str] = ()) -> Response:
-    return Response(error_body(code, message, details), status=status, content_type="application/json")
-
-
-def _http_error(error: HTTPException) -> Response:
-    status = error.code or 500
-    code = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(status, "internal")
-    return _error(status, code, error.name)

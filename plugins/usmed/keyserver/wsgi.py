@@ -121,7 +121,7 @@ def wire(
         settings.limit_bytes,
     )
     app = create_app(services)
-    routes = frozenset(rule.rule for rule in app.url_map.iter_rules())
+    routes = frozenset(path for path, _ in app.routes)
 
     def refused(remote: str, sender: str, reason: str) -> None:
         event = AuditEvent(clock(), AuditEventType.REFUSED, sender or remote, outcome=Outcome.DENIED, reason=reason)

@@ -1,12 +1,15 @@
-"""The audit log on disk: appended by one thread, chained across processes, verified as a whole."""
+"""The audit log on disk: chained across threads and processes, verified as a whole.
+
+Whoever waits for a record writes it, with all that others have appended meanwhile; a thread writes what nobody waits
+for.
+"""
 
 import json
 import logging
 import threading
+import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import sqlalchemy as sa
@@ -37,6 +40,16 @@ _head = sa.table("audit_head", *map(sa.column, ("id", "count", "hash")))
 _read_of_head = sa.select(_head.c.count, _head.c.hash)
 _HEAD, _LOCKED_HEAD = Statement(_read_of_head), Statement(_read_of_head.with_for_update())
 _INSERT = Statement(sa.insert(_record))
+# On PostgreSQL a whole batch in one round trip, if the head is where it was last seen; else nothing.
+_CHAIN_ON = Statement(
+    sa.text(
+        "WITH moved AS (UPDATE audit_head SET count = :new_count, hash = :new_hash"
+        " WHERE count = :count AND hash = :hash RETURNING id)"
+        " INSERT INTO audit_record (sequence, hash, patient, content)"
+        " SELECT one.* FROM moved, unnest(CAST(:sequences AS bigint[]), CAST(:hashes AS text[]),"
+        " CAST(:patients AS text[]), CAST(:contents AS text[])) AS one RETURNING sequence"
+    )
+)
 _ADVANCE = Statement(sa.update(_head).values(count=sa.bindparam("new_count"), hash=sa.bindparam("new_hash")))
 
 
@@ -47,10 +60,11 @@ type CanonicalEvent = tuple[bytes, str]
 class Receipt:
     """The promise that one event will be on disk."""
 
-    def __init__(self, event: CanonicalEvent, wanted: threading.Event) -> None:
+    def __init__(self, event: CanonicalEvent, log: "AuditLog") -> None:
         self._event = event
-        self._wanted = wanted
-        self._future: Future[int] = Future()
+        self._log = log
+        self._sequence = 0
+        self._failure: StorageError | None = None
 
     def wait(self, timeout_s: float = 15.0) -> int:
         """Return the record's sequence number once it is durable.
@@ -58,11 +72,15 @@ class Receipt:
         Raises:
             StorageError: it could not be written; what was to be recorded must then not happen.
         """
-        self._wanted.set()
-        try:
-            return self._future.result(timeout_s)
-        except FutureTimeoutError as error:
-            raise StorageError(f"the audit record was not written within {timeout_s} s") from error
+        if not self._settled and not self._log._flush(timeout_s, self):
+            raise StorageError(f"the audit record was not written within {timeout_s} s")
+        if self._failure is not None:
+            raise self._failure
+        return self._sequence
+
+    @property
+    def _settled(self) -> bool:
+        return self._sequence > 0 or self._failure is not None
 
 
 class AuditLog:
@@ -70,10 +88,12 @@ class AuditLog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._queue: SimpleQueue[Receipt | None] = SimpleQueue()
+        self._waiting: deque[Receipt] = deque()
+        self._turn = threading.Lock()
+        self._head: ChainHead | None = None
         self._open = True
         self._closing = threading.Lock()
-        self._wanted = threading.Event()
+        self._appended = threading.Event()
         self._thread = threading.Thread(target=self._run, name=AUDIT_THREAD, daemon=True)
         self._thread.start()
 
@@ -85,20 +105,20 @@ class AuditLog:
             StorageError: the log is closed.
         """
         # Found out here, an event that cannot be written concerns its caller alone, not its whole batch.
-        receipt = Receipt(_canonical(event), self._wanted)
+        receipt = Receipt(_canonical(event), self)
         with self._closing:
             if not self._open:
                 raise StorageError("the audit log is closed")
-            self._queue.put(receipt)
+            self._waiting.append(receipt)
+        if not self._appended.is_set():
+            self._appended.set()
         return receipt
 
     def close(self) -> None:
         """Write what was appended, and stop. May be called twice."""
         with self._closing:
-            if self._open:
-                self._open = False
-                self._queue.put(None)
-                self._wanted.set()
+            self._open = False
+        self._appended.set()
         self._thread.join()
 
     def head(self) -> ChainHead:
@@ -131,39 +151,49 @@ class AuditLog:
         return [{"sequence": row.sequence, **json.loads(row.content)["event"]} for row in reversed(rows)]
 
     def _run(self) -> None:
-        while (first := self._queue.get()) is not None:
-            self._wanted.wait(LINGER_S)
-            # Whoever waits has appended before: what is taken from the queue below includes it.
-            self._wanted.clear()
-            batch, last = [first], False
-            while len(batch) < BATCH and not last:
-                try:
-                    receipt = self._queue.get_nowait()
-                except Empty:
-                    break
-                if receipt is None:
-                    last = True
-                else:
-                    batch.append(receipt)
-            self._settle(batch)
-            if last:
-                return
+        while self._open or self._waiting:
+            self._appended.wait()
+            # Whoever waits for theirs does not wait for this.
+            if self._open:
+                time.sleep(LINGER_S)
+            self._appended.clear()
+            if self._waiting:
+                self._flush(-1, None)
+
+    def _flush(self, timeout_s: float, own: Receipt | None) -> bool:
+        """Write what waits until `own` is settled; return whether that is so."""
+        if not self._turn.acquire(timeout=timeout_s):
+            return False
+        try:
+            while self._waiting and not (own and own._settled):
+                self._settle([self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))])
+        finally:
+            self._turn.release()
+        return True
 
     def _settle(self, batch: Sequence[Receipt]) -> None:
         try:
-            first = self._write(batch)
-        except Exception as error:  # noqa: BLE001 - the thread's last line of defence
+            first = self._write([receipt._event for receipt in batch])
+        except Exception as error:  # noqa: BLE001 - whoever waits is told
             _log.error("%d audit record(s) could not be written: %s", len(batch), type(error).__name__)
             failure = error if isinstance(error, StorageError) else StorageError("audit record not written")
             for receipt in batch:
-                receipt._future.set_exception(failure)
+                receipt._failure = failure
             return
         for offset, receipt in enumerate(batch):
-            receipt._future.set_result(first + offset)
+            receipt._sequence = first + offset
 
-    def _write(self, batch: Sequence[Receipt]) -> int:
+    def _write(self, events: Sequence[CanonicalEvent]) -> int:
+        head, self._head = self._head, None
+        if self._database.is_postgresql and head is not None:
+            rows, new = _chained(events, head)
+            if self._database.change(_CHAIN_ON, _as_arrays(rows) | _moved(head, new)):
+                self._head = new
+                return head.count + 1
         with self._database.write() as connection:
-            return _append(connection, [receipt._event for receipt in batch])
+            head = _append(connection, events)
+        self._head = head
+        return head.count - len(events) + 1
 
 
 def append_in(connection: sa.Connection, events: Sequence[AuditEvent]) -> None:
@@ -182,11 +212,17 @@ def _canonical(event: AuditEvent) -> CanonicalEvent:
     return canonical_json(event.to_json()), event.patient
 
 
-def _append(connection: sa.Connection, events: Sequence[CanonicalEvent]) -> int:
-    """Chain and store events; return the first sequence number."""
+def _append(connection: sa.Connection, events: Sequence[CanonicalEvent]) -> ChainHead:
+    """Chain and store events; return the head that they leave."""
     # The row lock (on SQLite the write lock) keeps other processes from chaining to the same head.
-    head = _read_head(connection, lock=True)
-    first = head.count + 1
+    rows, head = _chained(events, _read_head(connection, lock=True))
+    _INSERT.run_each(connection, rows)
+    _ADVANCE.run(connection, {"new_count": head.count, "new_hash": head.hash})
+    return head
+
+
+def _chained(events: Sequence[CanonicalEvent], head: ChainHead) -> tuple[list[dict[str, Any]], ChainHead]:
+    """Return the rows of events that follow a head, and the head that they leave."""
     rows = []
     for event in events:
         record = chain_canonical(*event, head)
@@ -199,9 +235,16 @@ def _append(connection: sa.Connection, events: Sequence[CanonicalEvent]) -> int:
                 "content": record.content.decode("utf-8"),
             }
         )
-    _INSERT.run_each(connection, rows)
-    _ADVANCE.run(connection, {"new_count": head.count, "new_hash": head.hash})
-    return first
+    return rows, head
+
+
+def _as_arrays(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    names = {"sequence": "sequences", "hash": "hashes", "patient": "patients", "content": "contents"}
+    return {plural: [row[name] for row in rows] for name, plural in names.items()}
+
+
+def _moved(old: ChainHead, new: ChainHead) -> dict[str, Any]:
+    return {"count": old.count, "hash": old.hash, "new_count": new.count, "new_hash": new.hash}
 
 
 def _read_head(connection: sa.Connection, *, lock: bool = False) -> ChainHead:

@@ -1,6 +1,6 @@
 """Nonces of signed requests: each is accepted once, whichever thread, process or restart it meets."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -10,11 +10,16 @@ from usmed.platform.storage import Database, Statement
 MEMORY = 2 * CLOCK_TOLERANCE
 """How long a nonce is remembered after it was issued: both clocks may be off by the tolerance."""
 
-_nonce = sa.table("nonce", sa.column("sender"), sa.column("jti"), sa.column("expires"))
-
+_PRUNE_EVERY = timedelta(seconds=1)
 _ACCEPT = Statement(
     sa.text(
         "INSERT INTO nonce (sender, jti, expires) VALUES (:sender, :jti, :expires) ON CONFLICT DO NOTHING RETURNING jti"
+    )
+)
+# Often and a little: whoever comes when it is due waits for it. More come in a second than go only for a while.
+_PRUNE = Statement(
+    sa.text(
+        "DELETE FROM nonce WHERE (sender, jti) IN (SELECT sender, jti FROM nonce WHERE expires < :now LIMIT 2000)"
     )
 )
 
@@ -41,14 +46,9 @@ class NonceStore:
         Raises:
             StorageError: the database fails; then the request must not be served.
         """
+        if self._pruned_at is None or abs(now - self._pruned_at) > _PRUNE_EVERY:
+            self._pruned_at = now
+            self._database.change(_PRUNE, {"now": int(now.timestamp())})
         expires = max(issued, now) + MEMORY
         row = {"sender": sender, "jti": jti, "expires": int(expires.timestamp()) + 1}
-        prune = self._pruned_at is None or abs(now - self._pruned_at) > MEMORY
-
-        def take(connection: sa.Connection) -> bool:
-            if prune:
-                self._pruned_at = now
-                connection.execute(sa.delete(_nonce).where(_nonce.c.expires < int(now.timestamp())))
-            return bool(_ACCEPT.run(connection, row))
-
-        return self._database.together(take)
+        return bool(self._database.change(_ACCEPT, row))

@@ -32,7 +32,7 @@ from sqlalchemy import table as sql_table
 from sqlalchemy.engine import URL, Dialect, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from usmed.domain.errors import ConfigurationError, UsmedError
 
@@ -58,10 +58,12 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._reading = engine
+        self._reading = self._alone = engine
         if self.is_postgresql:
             # SQLite's deferred transaction is a snapshot already.
             self._reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            # Where each statement is a transaction of its own there is nothing to begin, to end, or to take back.
+            self._alone = _engine(engine.url, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
         # SQLite's own queue for its one writer is a series of naps, the longest of 100 ms.
         self._writer = nullcontext() if self.is_postgresql else _Turn()
         self._jobs: deque[_Job] = deque()
@@ -109,6 +111,29 @@ class Database:
                 _BEGIN_IMMEDIATE.run(connection)
             yield connection
 
+    def query(self, statement: "Statement", values: Mapping[str, Any] = _NO_VALUES) -> list[tuple[Any, ...]]:
+        """Return the rows of one query: a snapshot of its own, in one round trip.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        with _translated():
+            connection = self._alone.raw_connection()
+            try:
+                return statement.run_on(connection, self._alone.dialect, values)
+            finally:
+                connection.close()
+
+    def change(self, statement: "Statement", values: Mapping[str, Any] = _NO_VALUES) -> list[tuple[Any, ...]]:
+        """Run one statement that changes something, durably, and return its rows: the shortest transaction there is.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        if self.is_postgresql:
+            return self.query(statement, values)
+        return self.together(lambda connection: statement.run(connection, values))
+
     def together[T](self, change: Callable[[Connection], T]) -> T:
         """Make a small change, durably, in one transaction with those that other threads want at the same moment.
 
@@ -149,6 +174,7 @@ class Database:
     def close(self) -> None:
         """Close the pooled connections."""
         self._engine.dispose()
+        self._alone.dispose()
 
 
 class Statement:
@@ -170,11 +196,17 @@ class Statement:
         Raises:
             StorageError: the database fails.
         """
-        cursor = connection.connection.cursor()
+        return self.run_on(connection.connection, connection.dialect, values)
+
+    def run_on(
+        self, connection: PoolProxiedConnection, dialect: Dialect, values: Mapping[str, Any]
+    ) -> list[tuple[Any, ...]]:
+        """Run it on a driver's connection; the rest as `run`."""
+        cursor = connection.cursor()
         try:
-            cursor.execute(self._text(connection.dialect), values)
+            cursor.execute(self._text(dialect), values)
             return list(cursor.fetchall()) if cursor.description else []
-        except connection.dialect.loaded_dbapi.Error as error:
+        except dialect.loaded_dbapi.Error as error:
             raise _failure(error) from error
 
     def run_each(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -317,18 +349,16 @@ def _parse(url: str) -> URL:
     )
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, **options: Any) -> Engine:
+    options = {"pool_size": 5, "max_overflow": 30, **options}
     if url.drivername == "sqlite":
         # Parameters by name, as the PostgreSQL driver has them: see `Statement`.
-        engine = create_engine(
-            url, paramstyle="named", connect_args={"timeout": BUSY_TIMEOUT_S}, pool_size=5, max_overflow=30
-        )
+        engine = create_engine(url, paramstyle="named", connect_args={"timeout": BUSY_TIMEOUT_S}, **options)
         event.listen(engine, "connect", _prepare_sqlite)
         return engine
     engine = create_engine(
         url,
-        pool_size=5,
-        max_overflow=30,
+        **options,
         connect_args={
             "connect_timeout": 5,
             "application_name": "usmed",
@@ -351,10 +381,11 @@ def _check_idle(connection: Any, record: ConnectionPoolEntry, _proxy: object) ->
         return
     import psycopg  # Here, because on SQLite nobody needs its 8 MB.
 
+    begins = not connection.autocommit
     try:
         connection.autocommit = True
         connection.execute("")
-        connection.autocommit = False
+        connection.autocommit = not begins
     except psycopg.Error as error:
         raise DisconnectionError from error
 

@@ -94,12 +94,7 @@ def parse_json(data: bytes, *, limit_bytes: int) -> Any:
     if len(data) > limit_bytes:
         raise PeerDataError(f"JSON of {len(data)} bytes is over the limit of {limit_bytes}")
     try:
-        value = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_unique_members,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-        )
+        value = _DECODER.decode(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise PeerDataError("JSON is not UTF-8") from error
     except RecursionError as error:
@@ -129,6 +124,11 @@ def _finite(text: str) -> float:
     if math.isinf(value):
         raise ValueError(f"the number {text[:40]} is too large")
     return value
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique_members, parse_constant=_refuse_constant, parse_float=_finite
+)
 
 
 def _check_characters(value: Any) -> None:

@@ -172,7 +172,8 @@ def _payload(token: str, keys: Keys, limit_bytes: int) -> tuple[str, bytes]:
     if len(token) > limit_bytes * 4 // 3 + 1024 or not token.isascii():
         raise PeerDataError("the signature is not a JWS")
     try:
-        header = jws.extract_compact(token.encode("ascii"), registry=_REGISTRY).headers()
+        signed = jws.extract_compact(token.encode("ascii"), registry=_REGISTRY)
+        header = signed.headers()
     except (JoseError, ValueError, TypeError, KeyError) as error:
         raise PeerDataError("the signature is not a JWS") from error
     sender = header.get("kid")
@@ -182,9 +183,12 @@ def _payload(token: str, keys: Keys, limit_bytes: int) -> tuple[str, bytes]:
     if key is None:
         raise PeerDataError("the sender is not in the region manifest")
     try:
-        return sender, jws.deserialize_compact(token, key, registry=_REGISTRY).payload
+        valid = jws.validate_compact(signed, key, registry=_REGISTRY)
     except (JoseError, ValueError) as error:
         raise PeerDataError("the signature does not verify") from error
+    if not valid:
+        raise PeerDataError("the signature does not verify")
+    return sender, signed.payload
 
 
 def _verify(token: str, keys: Keys, members: Mapping[str, type]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """An actor's OpenAPI description, which is also what its requests are checked against: one statement of what is
 accepted."""
 
+import re
 from collections.abc import Iterator
 from functools import cache, cached_property
 from importlib.resources import files
@@ -92,7 +93,9 @@ def _fits(schema: dict[str, Any], value: Any) -> bool:
     kind, keywords = type(value), schema.keys()
     if kind is str and schema.get("type") == "string" and keywords <= _TEXT:
         size = len(value)
-        return bool(schema.get("minLength", size) <= size <= schema.get("maxLength", size))
+        return schema.get("minLength", size) <= size <= schema.get("maxLength", size) and (
+            "pattern" not in schema or re.search(schema["pattern"], value) is not None
+        )
     if kind is str and keywords == _CHOICE:
         return value in schema["enum"]
     if kind is int and schema.get("type") == "integer" and keywords <= _NUMBER:
@@ -102,10 +105,11 @@ def _fits(schema: dict[str, Any], value: Any) -> bool:
         return schema.get("minItems", size) <= size <= schema.get("maxItems", size) and all(
             _fits(inner, one) for one in value
         )
-    if kind is dict and schema.get("type") == "object" and keywords == _OBJECT:
-        members = schema["properties"]
+    if kind is dict and schema.get("type") == "object" and keywords - _COUNTS == _OBJECT:
+        members, size = schema["properties"], len(value)
         return (
             schema["additionalProperties"] is False
+            and schema.get("minProperties", size) <= size <= schema.get("maxProperties", size)
             and value.keys() <= members.keys()
             and value.keys() >= set(schema["required"])
             and all(_fits(members[name], one) for name, one in value.items())
@@ -113,7 +117,8 @@ def _fits(schema: dict[str, Any], value: Any) -> bool:
     return False
 
 
-_TEXT, _NUMBER, _CHOICE = {"type", "minLength", "maxLength"}, {"type", "minimum", "maximum"}, {"enum"}
+_TEXT, _NUMBER = {"type", "minLength", "maxLength", "pattern"}, {"type", "minimum", "maximum"}
+_CHOICE, _COUNTS = {"enum"}, {"minProperties", "maxProperties"}
 _LIST, _OBJECT = {"type", "minItems", "maxItems", "items"}, {"type", "properties", "required", "additionalProperties"}
 
 

@@ -16,6 +16,7 @@ from usmed.domain.identifiers import PatientIdentifier
 from usmed.hub import decisions
 from usmed.hub.index import Chart, Contradiction
 from usmed.hub.tables import SLICE, chart, contradiction, insert, names, number, study
+from usmed.platform.storage import Statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +120,6 @@ def remove_unused(connection: Connection, candidates: Iterable[int]) -> tuple[se
     return freed, left
 
 
-def person_named(identifier: PatientIdentifier) -> sa.Select[Any]:
-    """Query the person whom a number names; a number names one at most (see `index`)."""
-    return (
-        sa.select(chart.c.person)
-        .join_from(number, chart, number.c.chart == chart.c.id)
-        .where(names(number, [identifier]), number.c.linked)
-    )
-
-
 def persons_by_number() -> sa.Select[Any]:
     """Query the person whom the number `issuer` and `value` names."""
     return (
@@ -135,6 +127,11 @@ def persons_by_number() -> sa.Select[Any]:
         .join_from(number, chart, number.c.chart == chart.c.id)
         .where(number.c.issuer == sa.bindparam("issuer"), number.c.value == sa.bindparam("value"), number.c.linked)
     )
+
+
+def of_number(connection: Connection, identifier: PatientIdentifier) -> list[LinkedChart]:
+    """Return the charts of the person whom a number names; a number names one at most (see `index`)."""
+    return _grouped(_OF_NUMBER.run(connection, {"issuer": identifier.issuer, "value": identifier.value}))
 
 
 def of_persons(connection: Connection, persons: sa.Select[Any] | Collection[int]) -> list[LinkedChart]:
@@ -254,6 +251,9 @@ def _select(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
         .where(condition)
         .order_by(chart.c.id)
     )
+
+
+_OF_NUMBER = Statement(_select(chart.c.person.in_(persons_by_number())))
 
 
 def _grouped(rows: Iterable[tuple[Any, ...]]) -> list[LinkedChart]:

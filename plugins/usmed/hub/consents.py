@@ -4,7 +4,6 @@ import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import batched
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,8 +13,9 @@ from usmed.domain.consent import Consent
 from usmed.domain.consent_record import ConsentRecord, ProofKind
 from usmed.domain.fhir_consent import kept_consent
 from usmed.domain.identifiers import PatientIdentifier
-from usmed.hub.tables import SLICE, change, consent, insert, names, number, state
+from usmed.hub.tables import change, consent, number, state
 from usmed.hub.tables import chart as chart_table
+from usmed.platform.storage import Statement
 
 _COLUMNS = ("id", "version", "status", "issuer", "value", "resource", "recorded", "kind", "proved_by")
 
@@ -64,41 +64,67 @@ def to_domain(consent_id: str, version: int, text: str) -> Consent:
     return kept_consent(json.loads(text), id=consent_id, version=version)
 
 
+def _select(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    return sa.select(*(consent.c[name] for name in _COLUMNS)).where(condition, consent.c.current)
+
+
+_BY_ID = Statement(_select(consent.c.id == sa.bindparam("wanted")))
+_OF_NUMBER = Statement(
+    _select(sa.and_(consent.c.issuer == sa.bindparam("of_issuer"), consent.c.value == sa.bindparam("of_value")))
+)
+_NOT_CURRENT = Statement(
+    sa.update(consent).where(consent.c.id == sa.bindparam("wanted")).values(current=sa.bindparam("no"))
+)
+_SAVE = Statement(sa.insert(consent))
+_ADVANCE = Statement(sa.text("UPDATE hub_state SET cursor = cursor + 1 RETURNING cursor"))
+# Each number once: who has not read this far hears of it from its last place just as well.
+_CHANGED = Statement(
+    sa.text(
+        "INSERT INTO consent_change (cursor, issuer, value) VALUES (:cursor, :issuer, :value)"
+        " ON CONFLICT (issuer, value) DO UPDATE SET cursor = excluded.cursor"
+    )
+)
+
+
 def current(connection: Connection, consent_id: str) -> StoredConsent | None:
     """Return the last version of a consent."""
-    found = _load(connection, sa.and_(consent.c.id == consent_id, consent.c.current))
-    return found[0] if found else None
+    rows = _BY_ID.run(connection, {"wanted": consent_id})
+    return _read(rows[0]) if rows else None
 
 
 def of_numbers(connection: Connection, numbers: Iterable[PatientIdentifier]) -> list[StoredConsent]:
     """Return the last versions of all consents that were given under one of these numbers."""
-    found: list[StoredConsent] = []
-    for part in batched(sorted(numbers), SLICE, strict=False):
-        found += _load(connection, sa.and_(names(consent, part), consent.c.current))
-    return found
+    found = [
+        _read(row)
+        for one in set(numbers)
+        for row in _OF_NUMBER.run(connection, {"of_issuer": one.issuer, "of_value": one.value})
+    ]
+    return sorted(found, key=lambda one: (one.recorded, one.id))
 
 
 def all_current(connection: Connection) -> list[StoredConsent]:
     """Return the last versions of all consents."""
-    return _load(connection, consent.c.current)
+    rows = connection.execute(_select(sa.true()).order_by(consent.c.recorded, consent.c.id))
+    return [_read(tuple(row)) for row in rows]
 
 
 def save(connection: Connection, one: StoredConsent) -> None:
     """Store a version; it becomes the current one."""
-    connection.execute(sa.update(consent).where(consent.c.id == one.id).values(current=False))
-    connection.execute(
-        sa.insert(consent).values(
-            id=one.id,
-            version=one.version,
-            status=one.status,
-            issuer=one.patient.issuer,
-            value=one.patient.value,
-            resource=one.text,
-            recorded=one.recorded,
-            kind=one.kind.value,
-            proved_by=one.proved_by,
-            current=True,
-        )
+    _NOT_CURRENT.run(connection, {"wanted": one.id, "no": False})
+    _SAVE.run(
+        connection,
+        {
+            "id": one.id,
+            "version": one.version,
+            "status": one.status,
+            "issuer": one.patient.issuer,
+            "value": one.patient.value,
+            "resource": one.text,
+            "recorded": one.recorded,
+            "kind": one.kind.value,
+            "proved_by": one.proved_by,
+            "current": True,
+        },
     )
 
 
@@ -106,15 +132,9 @@ def note_change(connection: Connection, numbers: Collection[PatientIdentifier]) 
     """Put into the list of changes that other consents may now apply to whoever these numbers name."""
     if not numbers:
         return
-    advance = sa.update(state).values(cursor=state.c.cursor + 1).returning(state.c.cursor)
-    cursor = connection.execute(advance).scalar_one()
+    ((cursor,),) = _ADVANCE.run(connection)
     rows = [{"cursor": cursor, "issuer": one.issuer, "value": one.value} for one in set(numbers)]
-    # Each number once: who has not read this far hears of it from its last place just as well.
-    upsert = insert(connection, change)
-    upsert = upsert.on_conflict_do_update(
-        index_elements=["issuer", "value"], set_={"cursor": upsert.excluded.cursor}
-    )
-    connection.execute(upsert, rows)
+    _CHANGED.run_each(connection, rows)
 
 
 def changes_since(
@@ -135,12 +155,6 @@ def changes_since(
         .where(change.c.cursor > cursor, change.c.cursor <= reached, own)
     )
     return sorted(PatientIdentifier(*row) for row in rows), reached
-
-
-def _load(connection: Connection, condition: sa.ColumnElement[bool]) -> list[StoredConsent]:
-    columns = (consent.c[name] for name in _COLUMNS)
-    query = sa.select(*columns).where(condition).order_by(consent.c.recorded, consent.c.id)
-    return [_read(tuple(row)) for row in connection.execute(query)]
 
 
 def _read(row: tuple[Any, ...]) -> StoredConsent:

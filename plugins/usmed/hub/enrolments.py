@@ -6,7 +6,6 @@ They permit nothing and join no charts: key servers decide, and the hub links by
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import batched
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -15,8 +14,9 @@ from usmed.domain.canonical import sha256_hex
 from usmed.domain.enrolment import Enrolment, held_enrolment
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.ticket import MAXIMUM_IDENTIFIERS
-from usmed.hub.tables import SLICE, enrolment_number, enrolment_passkey, insert, names
 from usmed.hub.tables import enrolment as enrolment_table
+from usmed.hub.tables import enrolment_number, enrolment_passkey, insert
+from usmed.platform.storage import Statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,19 @@ class HeldEnrolment:
 
     enrolment: Enrolment
     token: str
+
+
+def _of(by: sa.TableClause, *conditions: sa.ColumnElement[bool]) -> Statement:
+    query = sa.select(enrolment_table.c.hospital, enrolment_table.c.token)
+    return Statement(query.where(enrolment_table.c.digest.in_(sa.select(by.c.digest).where(*conditions))))
+
+
+_OF_NUMBER = _of(
+    enrolment_number,
+    enrolment_number.c.issuer == sa.bindparam("issuer"),
+    enrolment_number.c.value == sa.bindparam("value"),
+)
+_OF_PASSKEY = _of(enrolment_passkey, enrolment_passkey.c.passkey == sa.bindparam("passkey"))
 
 
 def save(connection: Connection, enrolment: Enrolment, token: str) -> bool:
@@ -51,28 +64,21 @@ def of_numbers(connection: Connection, numbers: Iterable[PatientIdentifier]) -> 
     asked: set[PatientIdentifier] = set()
     while (new := known - asked) and len(known) <= MAXIMUM_IDENTIFIERS:
         asked |= new
-        for part in batched(sorted(new), SLICE, strict=False):
-            matching = sa.select(enrolment_number.c.digest).where(names(enrolment_number, part))
-            found.update(_load(connection, matching))
+        for one in sorted(new):
+            rows = _OF_NUMBER.run(connection, {"issuer": one.issuer, "value": one.value})
+            found.update(_held(*row) for row in rows)
         known |= {number for one in found for number in one.enrolment.patient}
     return _in_order(found)
 
 
 def of_credential(connection: Connection, credential_id: bytes) -> list[HeldEnrolment]:
     """Return the enrolments that add a passkey, oldest first. Whether it counts, `valid_credentials` says."""
-    matching = sa.select(enrolment_passkey.c.digest).where(enrolment_passkey.c.passkey == credential_id.hex())
-    return _in_order(_load(connection, matching))
+    return _in_order({_held(*row) for row in _OF_PASSKEY.run(connection, {"passkey": credential_id.hex()})})
 
 
 def as_sent(held: Iterable[HeldEnrolment]) -> tuple[dict[str, str], ...]:
     """Return enrolments as they go out with a record that they prove."""
     return tuple({"hospital": one.enrolment.hospital, "token": one.token} for one in held)
-
-
-def _load(connection: Connection, digests: sa.Select[tuple[str]]) -> list[HeldEnrolment]:
-    query = sa.select(enrolment_table.c.hospital, enrolment_table.c.token)
-    rows = connection.execute(query.where(enrolment_table.c.digest.in_(digests)))
-    return [_held(row.hospital, row.token) for row in rows]
 
 
 def _in_order(found: Collection[HeldEnrolment]) -> list[HeldEnrolment]:

@@ -265,7 +265,7 @@ def _consents(services: Services, hospital: Hospital, patient: PatientIdentifier
 def _numbers(services: Services, hospital: Hospital, patient: PatientIdentifier) -> set[PatientIdentifier]:
     """Return the numbers of a person; none if the hospital has not announced a patient who is that person."""
     with services.database.read() as connection:
-        person = charts.of_persons(connection, charts.person_named(patient))
+        person = charts.of_number(connection, patient)
     if not any(one.chart.hospital == hospital.id for one in person):
         return set()
     return {patient, *(number for one in person for number in one.linked)}
@@ -276,7 +276,7 @@ def _consent(services: Services, hospital: Hospital, id: str) -> StoredConsent |
         raise PeerDataError("a consent's id has 1 to 64 letters, digits, hyphens and points")
     with services.database.read() as connection:
         one = consents.current(connection, id)
-        person = charts.of_persons(connection, charts.person_named(one.patient)) if one is not None else []
+        person = charts.of_number(connection, one.patient) if one is not None else []
     if one is None or not concerns(one, hospital.id) or not any(each.chart.hospital == hospital.id for each in person):
         return None
     _note(services, hospital, one.patient, _read_consents([one]))

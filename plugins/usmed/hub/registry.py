@@ -193,7 +193,7 @@ class Registry:
         consents.note_change(connection, self._numbers_of(connection, one.patient))
 
     def _numbers_of(self, connection: Connection, number: PatientIdentifier) -> set[PatientIdentifier]:
-        person = charts.of_persons(connection, charts.person_named(number))
+        person = charts.of_number(connection, number)
         return {number, *(each for one in person for each in one.linked)}
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import batched
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -26,7 +26,7 @@ from usmed.hub.causes import Tell, tell_nobody
 from usmed.hub.invitations import PORTAL
 from usmed.hub.tables import SLICE, changing, names
 from usmed.platform.audit_log import append_in
-from usmed.platform.storage import Database
+from usmed.platform.storage import Database, Statement
 
 LIFE = timedelta(days=14)
 KEPT = timedelta(days=60)
@@ -43,8 +43,42 @@ PURPOSES = frozenset({Purpose.TREAT})
 ID_TAKEN, TOO_MANY, UNKNOWN = "id-taken", "too-many", "unknown-request"
 
 _ID = re.compile(r"[0-9a-f-]{36}", re.ASCII)
-_COLUMNS = "id hospital issuer value purpose department role state asked expires"
-_request = sa.table("patient_request", *map(sa.column, _COLUMNS.split()))
+
+class _Row(NamedTuple):
+    """A row of the table."""
+
+    id: str
+    hospital: str
+    issuer: str
+    value: str
+    purpose: str
+    department: str
+    role: str
+    state: str
+    asked: int
+    expires: int
+
+
+_request = sa.table("patient_request", *map(sa.column, _Row._fields))
+
+_FIND = Statement(
+    sa.select(_request).where(
+        _request.c.id == sa.bindparam("wanted"),
+        _request.c.state == sa.bindparam("open"),
+        _request.c.expires > sa.bindparam("now"),
+    )
+)
+_OPEN = Statement(
+    sa.select(_request).where(
+        _request.c.issuer == sa.bindparam("of_issuer"),
+        _request.c.value == sa.bindparam("of_value"),
+        _request.c.state == sa.bindparam("open"),
+        _request.c.expires > sa.bindparam("now"),
+    )
+)
+_ANSWERED = Statement(
+    sa.update(_request).where(_request.c.id == sa.bindparam("wanted")).values(state=sa.bindparam("now_is"))
+)
 
 
 class State(StrEnum):
@@ -151,12 +185,14 @@ class Requests:
 
     def open_for(self, numbers: Iterable[PatientIdentifier]) -> list[Request]:
         """Return the open requests to a patient with these numbers, the newest first; of members of the region only."""
-        found: list[Request] = []
+        members, is_open = self._region().hospitals, {"open": State.OPEN.value, "now": _time(self._clock())}
         with self._database.read() as connection:
-            for part in batched(sorted(set(numbers)), SLICE, strict=False):
-                query = sa.select(_request).where(names(_request, part), *self._answerable())
-                query = query.order_by(_request.c.asked.desc(), _request.c.id).limit(MOST_SHOWN)
-                found += [_read(row) for row in connection.execute(query)]
+            rows = [
+                _Row(*row)
+                for one in set(numbers)
+                for row in _OPEN.run(connection, {"of_issuer": one.issuer, "of_value": one.value, **is_open})
+            ]
+        found = [_read(row) for row in rows if row.hospital in members]
         return sorted(found, key=lambda one: (-one.asked.timestamp(), one.id))[:MOST_SHOWN]
 
     def answer(self, id: str, numbers: Collection[PatientIdentifier]) -> Request:
@@ -182,17 +218,15 @@ class Requests:
         row = self._find(connection, id) if _ID.fullmatch(id) else None
         if row is not None and PatientIdentifier(row.issuer, row.value) in numbers:
             answered = _read(row)
-            connection.execute(sa.update(_request).where(_request.c.id == id).values(state=State.ANSWERED.value))
+            _ANSWERED.run(connection, {"wanted": id, "now_is": State.ANSWERED.value})
         event = _event(answered, now, PORTAL, "answered") if answered else _refused(id, now, numbers)
         append_in(connection, [event])
         return answered
 
-    def _find(self, connection: Connection, id: str) -> Any:
-        return connection.execute(sa.select(_request).where(_request.c.id == id, *self._answerable())).one_or_none()
-
-    def _answerable(self) -> tuple[sa.ColumnElement[bool], ...]:
-        members = sorted(self._region().hospitals)
-        return (*_is_open(self._clock()), _request.c.hospital.in_(members))
+    def _find(self, connection: Connection, id: str) -> "_Row | None":
+        rows = _FIND.run(connection, {"wanted": id, "open": State.OPEN.value, "now": _time(self._clock())})
+        found = [_Row(*row) for row in rows]
+        return next((one for one in found if one.hospital in self._region().hospitals), None)
 
     def _bound(self, connection: Connection, hospital: Hospital, patient: PatientIdentifier, now: datetime) -> None:
         """Forget what is long over; make sure that one more of this hospital has room.

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
 from usmed.domain.identifiers import PatientIdentifier
-from usmed.platform.storage import Database
+from usmed.platform.storage import Database, Statement
 
 CHAIN = "usmed.hub.migrations"
 SLICE = 500
@@ -39,6 +39,9 @@ enrolment_passkey = _table("enrolment_passkey", "digest", "passkey")
 state = _table("hub_state", "id", "cursor")
 
 
+_TURN = Statement(sa.select(state.c.id).with_for_update())
+
+
 @contextmanager
 def changing(database: Database) -> Iterator[Connection]:
     """Give a connection that may change the hub's tables: one at a time.
@@ -47,7 +50,7 @@ def changing(database: Database) -> Iterator[Connection]:
     the list of changes has to be final when a later one is seen.
     """
     with database.write() as connection:
-        connection.execute(sa.select(state.c.id).with_for_update())
+        _TURN.run(connection)
         yield connection
 
 

@@ -107,7 +107,7 @@ class Herald:
     def _concerned(self, connection: Connection, row: Any) -> tuple[list[str], list[str]]:
         """Return the addresses that are to be told, and those whose owners act for the patient no more."""
         number = PatientIdentifier(row.issuer, row.value)
-        linked = charts.of_persons(connection, charts.person_named(number))
+        linked = charts.of_number(connection, number)
         numbers = {number}.union(*(one.linked for one in linked))
         numbers.update(*(one.enrolment.patient for one in enrolments.of_numbers(connection, numbers)))
         concerned, lapsed = [], []

@@ -4,13 +4,13 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from usmed.domain.errors import PeerDataError
 from usmed.domain.withdrawal import takes_away
-from usmed.platform.storage import Database
+from usmed.platform.storage import Database, Statement
 
 SLICE = 500
 NOT_TAKEN = "not taken: "
@@ -18,6 +18,52 @@ NOT_TAKEN = "not taken: "
 
 _item = sa.table("attested_record", *map(sa.column, ("id", "version", "record", "created")))
 _delivery = sa.table("delivery", *map(sa.column, ("id", "version", "member", "delivered", "problem")))
+
+_OF_ID = _item.c.id == sa.bindparam("wanted")
+_ADD = Statement(
+    sa.text(
+        "INSERT INTO attested_record (id, version, record, created) VALUES (:id, :version, :record, :created)"
+        " ON CONFLICT DO NOTHING RETURNING id"
+    )
+)
+_GOES_TO = Statement(sa.text("INSERT INTO delivery (id, version, member) VALUES (:id, :version, :member)"))
+_VERSIONS = Statement(sa.select(_item).where(_OF_ID, _item.c.version >= sa.bindparam("least")))
+_ALL_VERSIONS = Statement(sa.select(_item).where(_OF_ID).order_by(_item.c.version))
+_DELIVERIES = Statement(sa.select(_delivery).where(_delivery.c.id == sa.bindparam("wanted")))
+_LACKING = Statement(
+    sa.text(
+        "SELECT i.id, i.version, i.record, i.created FROM delivery d"
+        " JOIN attested_record i ON i.id = d.id AND i.version = d.version"
+        " WHERE d.member = :to_member AND d.delivered = 0"
+        " ORDER BY d.problem <> '', i.created, i.id, i.version LIMIT :most"
+    )
+)
+_TO_MEMBER = sa.update(_delivery).where(
+    _delivery.c.id == sa.bindparam("item"),
+    _delivery.c.version == sa.bindparam("in_version"),
+    _delivery.c.member == sa.bindparam("to_member"),
+)
+_ACKNOWLEDGED = Statement(_TO_MEMBER.values(delivered=sa.bindparam("at"), problem=sa.bindparam("said")))
+_FAILED = Statement(_TO_MEMBER.values(problem=sa.bindparam("said")))
+
+
+class _Item(NamedTuple):
+    """A row of the items."""
+
+    id: str
+    version: int
+    record: str
+    created: int
+
+
+class _Delivery(NamedTuple):
+    """A row of the deliveries."""
+
+    id: str
+    version: int
+    member: str
+    delivered: int
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +141,7 @@ class DeliveryStore:
             PeerDataError: another one has this id and version.
         """
         row = {"id": item.id, "version": item.version, "record": _text(item), "created": int(now.timestamp())}
-        new = self._database.insert(_item).values(row).on_conflict_do_nothing().returning(_item.c.id)
-        if connection.execute(new).first() is None:
+        if not _ADD.run(connection, row):
             same = sa.and_(_item.c.id == item.id, _item.c.version == item.version)
             there = _item_of(connection.execute(sa.select(_item).where(same)).one())
             if _said(there) != _said(item):
@@ -107,27 +152,25 @@ class DeliveryStore:
                 connection.execute(sa.update(_item).where(same).values(record=_text(item)))
             return
         rows = [{"id": item.id, "version": item.version, "member": one} for one in members]
-        connection.execute(sa.insert(_delivery), rows)
+        _GOES_TO.run_each(connection, rows)
 
     def version_for(self, connection: sa.Connection, id: str, document: Any, version: int) -> int:
         """Return under which version a document is there; else the first one from `version` on that is free."""
-        query = sa.select(_item).where(_item.c.id == id, _item.c.version >= version)
-        there = [_item_of(row) for row in connection.execute(query)]
+        there = [_item_of(_Item(*row)) for row in _VERSIONS.run(connection, {"wanted": id, "least": version})]
         same = [one.version for one in there if _said(one) == document]
         return max(same, default=max([version, *(one.version + 1 for one in there)]))
 
     def latest(self, id: str) -> Delivery | None:
         """Return the newest version of what is there under an id. Who has an earlier withdrawal has a withdrawal."""
         with self._database.read() as connection:
-            query = sa.select(_item).where(_item.c.id == id).order_by(_item.c.version)
-            rows = connection.execute(query).all()
+            rows = [_Item(*row) for row in _ALL_VERSIONS.run(connection, {"wanted": id})]
             if not rows:
                 return None
             newest = _item_of(rows[-1])
             counting = {one.version for one in map(_item_of, rows) if newest.withdraws and one.withdraws}
             counting.add(newest.version)
-            same = sa.and_(_delivery.c.id == id, _delivery.c.version.in_(counting))
-            deliveries = connection.execute(sa.select(_delivery).where(same)).all()
+            found = [_Delivery(*row) for row in _DELIVERIES.run(connection, {"wanted": id})]
+            deliveries = [one for one in found if one.version in counting]
         delivered: dict[str, datetime] = {}
         for one in sorted((each for each in deliveries if each.delivered), key=lambda each: each.delivered):
             delivered.setdefault(one.member, datetime.fromtimestamp(one.delivered, UTC))
@@ -137,20 +180,8 @@ class DeliveryStore:
 
     def open(self, member: str, limit: int) -> list[Item]:
         """Return what a member has not acknowledged: what it has not refused yet first, oldest first."""
-        joined = sa.join(
-            _delivery,
-            _item,
-            sa.and_(_delivery.c.id == _item.c.id, _delivery.c.version == _item.c.version),
-        )
-        query = (
-            sa.select(_item)
-            .select_from(joined)
-            .where(_delivery.c.member == member, _delivery.c.delivered == 0)
-            .order_by(_delivery.c.problem != "", _item.c.created, _item.c.id, _item.c.version)
-            .limit(limit)
-        )
-        with self._database.read() as connection:
-            return [_item_of(row) for row in connection.execute(query)]
+        rows = self._database.query(_LACKING, {"to_member": member, "most": limit})
+        return [_item_of(_Item(*row)) for row in rows]
 
     def members_with_open(self) -> list[str]:
         """Return the members that have not acknowledged everything."""
@@ -160,11 +191,11 @@ class DeliveryStore:
 
     def acknowledged(self, member: str, items: Iterable[Item], now: datetime) -> None:
         """Note that a member has these."""
-        self._note(member, items, {"delivered": int(now.timestamp()), "problem": ""})
+        self._note(_ACKNOWLEDGED, member, items, {"at": int(now.timestamp()), "said": ""})
 
     def failed(self, member: str, items: Iterable[Item], problem: str) -> None:
         """Note why a member does not have these."""
-        self._note(member, items, {"problem": problem.replace("\0", "\ufffd")[:500]})
+        self._note(_FAILED, member, items, {"said": problem.replace("\0", "\ufffd")[:500]})
 
     def add_members(self, members: Iterable[str], slice_size: int = SLICE) -> None:
         """Let the newest version of every item go to these members too, if it does not yet (a key server that is new).
@@ -192,11 +223,10 @@ class DeliveryStore:
                     connection.execute(self._database.insert(_delivery).on_conflict_do_nothing(), rows)
                 after = found[-1].id
 
-    def _note(self, member: str, items: Iterable[Item], values: dict[str, Any]) -> None:
+    def _note(self, statement: Statement, member: str, items: Iterable[Item], values: dict[str, Any]) -> None:
+        rows = [{"item": one.id, "in_version": one.version, "to_member": member, **values} for one in items]
         with self._database.write() as connection:
-            for one in items:
-                same = sa.and_(_delivery.c.id == one.id, _delivery.c.version == one.version)
-                connection.execute(sa.update(_delivery).where(same, _delivery.c.member == member).values(values))
+            statement.run_each(connection, rows)
 
 
 def _said(item: Item) -> Any:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from usmed.domain.canonical import sha256_hex
 from usmed.hub.tables import insert
-from usmed.platform.storage import Database
+from usmed.platform.storage import Database, Statement
 
 WINDOW = timedelta(minutes=10)
 MOST_FAILURES = 20
@@ -18,6 +18,20 @@ MOST_ADDRESSES = 10_000
 
 _failure = sa.table("portal_failure", *map(sa.column, ("who", "failures", "ends")))
 _counter = sa.table("portal_counter", *map(sa.column, ("passkey", "signatures")))
+
+_FAILURES = Statement(
+    sa.select(_failure.c.failures).where(
+        _failure.c.who == sa.bindparam("who"), _failure.c.ends > sa.bindparam("now")
+    )
+)
+_COUNTED = Statement(sa.select(_counter.c.signatures).where(_counter.c.passkey == sa.bindparam("passkey")))
+_COUNT = Statement(
+    sa.text(
+        "INSERT INTO portal_counter (passkey, signatures) VALUES (:passkey, :signatures) ON CONFLICT (passkey)"
+        " DO UPDATE SET signatures = excluded.signatures WHERE portal_counter.signatures < excluded.signatures"
+        " RETURNING passkey"
+    )
+)
 
 
 class Failures:
@@ -33,9 +47,8 @@ class Failures:
 
     def too_many(self, key: str, now: datetime) -> bool:
         """Tell whether somebody has to wait: until a window after the first of these failures."""
-        mine = sa.select(_failure.c.failures).where(_failure.c.who == _digest(key), _failure.c.ends > _seconds(now))
-        with self._database.read() as connection:
-            return int(connection.scalar(mine) or 0) >= self._most
+        rows = self._database.query(_FAILURES, {"who": _digest(key), "now": _seconds(now)})
+        return bool(rows) and int(rows[0][0]) >= self._most
 
     def add(self, key: str, now: datetime) -> None:
         """Count one more."""
@@ -76,15 +89,9 @@ class Counters:
             signatures: the counter that it signed.
         """
         passkey = credential_id.hex()
-        row = {"passkey": passkey, "signatures": signatures}
         if signatures == 0:
-            held = sa.select(_counter.c.signatures).where(_counter.c.passkey == passkey)
-            return connection.scalar(held) is None
-        wanted = insert(connection, _counter).values(row)
-        newer = wanted.on_conflict_do_update(
-            index_elements=["passkey"], set_=row, where=_counter.c.signatures < signatures
-        )
-        return connection.execute(newer.returning(_counter.c.passkey)).first() is not None
+            return not _COUNTED.run(connection, {"passkey": passkey})
+        return bool(_COUNT.run(connection, {"passkey": passkey, "signatures": signatures}))
 
 
 class Once:

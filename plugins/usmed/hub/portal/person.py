@@ -84,7 +84,7 @@ def charts_of(
     """
     persons: dict[int, dict[int, LinkedChart]] = {}
     for number in sorted(own):
-        found = charts.of_persons(connection, charts.person_named(number))
+        found = charts.of_number(connection, number)
         for one in _by_numbers(found, number, national):
             persons.setdefault(one.person, {})[one.chart.id] = one
     fitting = {person: found for person, found in persons.items() if _fits(own, found.values(), national)}

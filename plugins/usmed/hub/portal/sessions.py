@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from usmed.domain.canonical import canonical_json, parse_json, sha256_hex
 from usmed.domain.consent_record import LIMIT_BYTES
 from usmed.domain.enrolment import Credential
-from usmed.platform.storage import Database
+from usmed.platform.storage import Database, Statement
 
 IDLE = timedelta(minutes=20)
 LONGEST = timedelta(hours=8)
@@ -33,6 +33,28 @@ _session = sa.table(
     *map(sa.column, ("digest", "credential", "public_key", "hospital", "invitation", "expires", "ends")),
 )
 _draft = sa.table("portal_draft", *map(sa.column, ("id", "session", "document", "request", "expires")))
+
+_FIND = Statement(
+    sa.select(*(_session.c[one] for one in ("credential", "public_key", "hospital", "invitation", "expires", "ends")))
+    .where(_session.c.digest == sa.bindparam("digest"), _session.c.expires > sa.bindparam("now"))
+)
+_KEEP = Statement(sa.insert(_draft))
+_OLDER = Statement(
+    sa.select(_draft.c.id)
+    .where(_draft.c.session == sa.bindparam("session"))
+    # Each is as long good as the others: what ends first is the oldest.
+    .order_by(_draft.c.expires.desc())
+    .limit(sa.literal_column(str(MOST_DRAFTS)))
+    .offset(sa.literal_column(str(MOST_DRAFTS - 1)))
+)
+_DRAFT = Statement(
+    sa.select(_draft.c.document, _draft.c.request).where(
+        _draft.c.id == sa.bindparam("id"),
+        _draft.c.session == sa.bindparam("session"),
+        _draft.c.expires > sa.bindparam("now"),
+    )
+)
+_DROP = Statement(sa.delete(_draft).where(_draft.c.id == sa.bindparam("id")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +118,16 @@ class Sessions:
             used: whether a person does something: then it lives on for another while.
         """
         now, digest = self._clock(), _digest(token)
-        with self._database.read() as connection:
-            query = sa.select(_session).where(_session.c.digest == digest, _session.c.expires > _seconds(now))
-            row = connection.execute(query).first()
-        if row is None:
+        found = self._database.query(_FIND, {"digest": digest, "now": _seconds(now)})
+        if not found:
             return None
-        expires = min(_seconds(now + IDLE), row.ends)
+        id, public_key, hospital, invitation, ending, ends = found[0]
+        expires = min(_seconds(now + IDLE), ends)
         # Not with every picture of a page.
-        if used and expires - row.expires >= 60:
+        if used and expires - ending >= 60:
             with self._database.write() as connection:
                 connection.execute(sa.update(_session).where(_session.c.digest == digest).values(expires=expires))
-        credential = Credential(bytes.fromhex(row.credential), bytes.fromhex(row.public_key))
-        return Session(digest, credential, row.hospital, row.invitation)
+        return Session(digest, Credential(bytes.fromhex(id), bytes.fromhex(public_key)), hospital, invitation)
 
     def settle(self, session: Session) -> None:
         """Note that the hospital has enrolled the passkey."""
@@ -124,16 +144,17 @@ class Sessions:
         """Keep a document until it is signed; return the draft's id."""
         now, id = self._clock(), str(uuid4())
         with self._database.write() as connection:
-            mine = sa.select(_draft.c.id).where(_draft.c.session == session.digest)
-            # Each is as long good as the others: what ends first is the oldest.
-            rest = connection.scalars(mine.order_by(_draft.c.expires.desc()).offset(MOST_DRAFTS - 1)).all()
-            connection.execute(sa.delete(_draft).where(_draft.c.id.in_(rest)))
-            connection.execute(
-                sa.insert(_draft).values(
-                    id=id, session=session.digest, document=canonical_json(document).decode("utf-8"), request=request,
-                    expires=_seconds(now + DRAFT_LIFE),
-                )
-            )  # fmt: skip
+            _DROP.run_each(connection, [{"id": one} for (one,) in _OLDER.run(connection, {"session": session.digest})])
+            _KEEP.run(
+                connection,
+                {
+                    "id": id,
+                    "session": session.digest,
+                    "document": canonical_json(document).decode("utf-8"),
+                    "request": request,
+                    "expires": _seconds(now + DRAFT_LIFE),
+                },
+            )
         return id
 
     def draft(self, session: Session, id: str) -> Draft | None:
@@ -141,18 +162,14 @@ class Sessions:
         if not _ID.fullmatch(id):
             # Not every text can be put to a database.
             return None
-        query = sa.select(_draft).where(
-            _draft.c.id == id, _draft.c.session == session.digest, _draft.c.expires > _seconds(self._clock())
-        )
-        with self._database.read() as connection:
-            row = connection.execute(query).first()
-        if row is None:
-            return None
-        return Draft(row.id, parse_json(row.document.encode(), limit_bytes=2 * LIMIT_BYTES), row.request)
+        values = {"id": id, "session": session.digest, "now": _seconds(self._clock())}
+        for document, request in self._database.query(_DRAFT, values):
+            return Draft(id, parse_json(document.encode(), limit_bytes=2 * LIMIT_BYTES), request)
+        return None
 
     def drop_in(self, connection: Connection, draft: Draft) -> None:
         """Forget a draft, in the transaction that keeps what was signed."""
-        connection.execute(sa.delete(_draft).where(_draft.c.id == draft.id))
+        _DROP.run(connection, {"id": draft.id})
 
 
 def _seconds(moment: datetime) -> int:

@@ -1,6 +1,7 @@
 """What all pages of the portal need: what they work with, how they answer, and how they say that something is wrong."""
 
 import hmac
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -67,8 +68,8 @@ class Services:
     def hospital_names(self) -> dict[str, str]:
         """Return what people call hospitals, by id; two never have the same name."""
         hospitals = sorted(self.region().hospitals.values(), key=lambda one: one.id)
-        names = [one.name for one in hospitals]
-        return {one.id: one.name if names.count(one.name) == 1 else f"{one.name} ({one.id})" for one in hospitals}
+        called = Counter(one.name for one in hospitals)
+        return {one.id: one.name if called[one.name] == 1 else f"{one.name} ({one.id})" for one in hospitals}
 
     def note(self, what: str, **detail: str) -> None:
         """Write down what a person did, durably."""

@@ -11,10 +11,13 @@ from usmed.hub import decisions
 from usmed.hub.candidates import Demographics, State, standing
 from usmed.hub.decisions import Decision, Kind, Side
 from usmed.hub.tables import SLICE, chart, insert, number
+from usmed.platform.storage import Statement
 
 _waiting = sa.table("chart_to_compare", sa.column("chart"))
 _block = sa.table("chart_block", sa.column("block"), sa.column("chart"))
 _pair = sa.table("candidate", *map(sa.column, ("one", "other", "score", "state", "found")))
+
+_COMPARE = Statement(sa.text("INSERT INTO chart_to_compare (chart) VALUES (:chart) ON CONFLICT DO NOTHING"))
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -40,7 +43,7 @@ def compare_later(connection: Connection, charts: Iterable[int]) -> None:
     """Note charts that are new, or whose patient is called otherwise now."""
     rows = [{"chart": one} for one in set(charts)]
     if rows:
-        connection.execute(insert(connection, _waiting).on_conflict_do_nothing(), rows)
+        _COMPARE.run_each(connection, rows)
 
 
 def waiting(connection: Connection, issuer: str, limit: int) -> list[Described]:

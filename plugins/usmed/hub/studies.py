@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 
 from usmed.domain.consent import StudyFacts
 from usmed.domain.study_record import NO_RECORDS, StudyRecord, bucket_of, changed_digest, record_digest
-from usmed.hub.tables import SLICE, bucket, chart, insert, study
+from usmed.hub.tables import SLICE, bucket, chart, study
+from usmed.platform.storage import Statement
 
 MODALITY_SEPARATOR = "\\"
 """As DICOM separates values (PS3.5 §6.2): no modality holds it."""
@@ -28,6 +29,24 @@ class LocatedStudy:
     facts: StudyFacts
 
 
+_SAVE = Statement(
+    sa.text(
+        "INSERT INTO study"
+        " (hospital, study_instance_uid, chart, bucket, accession_number, study_date, modalities, digest) VALUES"
+        " (:hospital, :study_instance_uid, :chart, :bucket, :accession_number, :study_date, :modalities, :digest)"
+        " ON CONFLICT (study_instance_uid, hospital) DO UPDATE SET chart = excluded.chart,"
+        " accession_number = excluded.accession_number, study_date = excluded.study_date,"
+        " modalities = excluded.modalities, digest = excluded.digest"
+    )
+)
+_SAVE_BUCKET = Statement(
+    sa.text(
+        "INSERT INTO bucket (hospital, bucket, studies, digest) VALUES (:hospital, :bucket, :studies, :digest)"
+        " ON CONFLICT (hospital, bucket) DO UPDATE SET studies = excluded.studies, digest = excluded.digest"
+    )
+)
+
+
 def save(connection: Connection, hospital: str, records: Mapping[StudyRecord, int]) -> set[int]:
     """Store records under their charts; return the charts that their earlier versions were under."""
     left: set[int] = set()
@@ -38,12 +57,6 @@ def save(connection: Connection, hospital: str, records: Mapping[StudyRecord, in
             left.add(row.chart)
             buckets.leave(row.bucket, row.digest)
     if records:
-        upsert = insert(connection, study)
-        columns = ("chart", "accession_number", "study_date", "modalities", "digest")
-        upsert = upsert.on_conflict_do_update(
-            index_elements=["study_instance_uid", "hospital"],
-            set_={column: getattr(upsert.excluded, column) for column in columns},
-        )
         rows = [
             {
                 "hospital": hospital,
@@ -57,7 +70,7 @@ def save(connection: Connection, hospital: str, records: Mapping[StudyRecord, in
             }
             for record, key in records.items()
         ]
-        connection.execute(upsert, rows)
+        _SAVE.run_each(connection, rows)
     buckets.save(connection)
     return left
 
@@ -164,14 +177,7 @@ class _Buckets:
         if empty:
             connection.execute(sa.delete(bucket).where(of_hospital, bucket.c.bucket.in_(empty)))
         if rows:
-            upsert = insert(connection, bucket)
-            connection.execute(
-                upsert.on_conflict_do_update(
-                    index_elements=["hospital", "bucket"],
-                    set_={"studies": upsert.excluded.studies, "digest": upsert.excluded.digest},
-                ),
-                rows,
-            )
+            _SAVE_BUCKET.run_each(connection, rows)
 
 
 def _of(hospital: str, uids: Iterable[str]) -> sa.ColumnElement[bool]:

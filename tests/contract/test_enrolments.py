@@ -101,7 +101,7 @@ class Desk:
         if member_id == HUB and path == "/v1/consents/records":
             return {"problems": []}
         if member_id == HUB:
-            operation = next(one for known, _, one in OPERATIONS if known == path)
+            operation = dict(OPERATIONS)[path]
             hospital = self.region.manifest.hospitals["bacau"]
             answer = operation(self.patients, hospital, json.loads(json.dumps(document)))
             return self.tell(path, json.loads(json.dumps(answer)))

@@ -1,8 +1,6 @@
 """Starts the hub: checks everything, then serves over TLS in this process until SIGTERM."""
 
 import os
-import signal
-import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from usmed.hub.settings import load_settings
 from usmed.hub.tables import CHAIN
 from usmed.hub.wsgi import gateways, wire
 from usmed.platform.audit_log import AuditLog
+from usmed.platform.end_signals import EndSignals
 from usmed.platform.environment import REGION_FILE
 from usmed.platform.listener import Listener
 from usmed.platform.notices import Postman
@@ -54,9 +53,7 @@ def serve() -> None:
     ]
     if problems:
         raise ConfigurationError("settings of the hub", problems)
-    stopping = threading.Event()
-    for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, lambda *_: stopping.set())
+    end = EndSignals()
     database = open_database(settings.database_url, [CHAIN])
     audit = AuditLog(database)
 
@@ -94,7 +91,7 @@ def serve() -> None:
     ]
     if postmen:
         wired.herald.start()
-    stopping.wait()
+    end.wait()
     listener.stop(REQUESTS_END_S)
     # A delivery under way ends; it is on disk and goes on after the next start.
     client.close()

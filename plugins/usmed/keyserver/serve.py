@@ -1,7 +1,6 @@
 """Starts the key server: checks everything, opens its key, then serves over TLS in this process until SIGTERM."""
 
 import os
-import signal
 import threading
 from datetime import UTC, datetime
 
@@ -11,6 +10,7 @@ from usmed.keyserver.settings import load_listening, load_settings, path_of
 from usmed.keyserver.store import CHAIN
 from usmed.keyserver.wsgi import wire
 from usmed.platform.audit_log import AuditLog
+from usmed.platform.end_signals import EndSignals
 from usmed.platform.environment import REGION_FILE
 from usmed.platform.listener import Listener
 from usmed.platform.notices import Postman
@@ -31,9 +31,7 @@ def serve() -> None:
     """
     settings, file, url = load_settings(os.environ)
     listening = load_listening(os.environ)
-    stopping = threading.Event()
-    for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, lambda *_: stopping.set())
+    end, stopping = EndSignals(), threading.Event()
     database = open_database(url, [CHAIN])
     audit = AuditLog(database)
 
@@ -69,7 +67,8 @@ def serve() -> None:
     listener.start()
     watcher.start()
     asking.start()
-    stopping.wait()
+    end.wait()
+    stopping.set()
     listener.stop(STOP_S)
     if postman is not None:
         postman.close()

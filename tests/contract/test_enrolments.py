@@ -26,6 +26,7 @@ from usmed.domain.invitation import LIFE, State
 from usmed.domain.region import HUB
 from usmed.hospital.enrolment_pages import Services, create_enrolment_pages
 from usmed.hospital.enrolments import Enrolments, Standing, Wish
+from usmed.hospital.frame import Frame, create_entrance
 from usmed.hospital.patient_record import PatientRecords
 from usmed.hospital.store import CHAIN
 from usmed.hub.accesses import Accesses
@@ -186,11 +187,10 @@ class Clerk:
             desk.enrolments,
             desk.deliveries,
             desk.shelf,  # type: ignore[arg-type]
-            desk.audit,
-            desk.region.clock,
-            lambda: "Spital",
+            Frame(lambda: "Spital", desk.audit, desk.region.clock),
         )
         app.register_blueprint(create_enrolment_pages(services), url_prefix="/desk")
+        app.register_blueprint(create_entrance())
         self.browser = Client(app)
 
     def get(self, path: str, **options: Any) -> TestResponse:
@@ -743,7 +743,7 @@ def test_the_pages_lead_from_the_form_to_the_signature_without_a_script(desk: De
     assert "15.06.1963" in page
     answer = clerk.post("enrolments", **FORM)
     assert answer.status_code == 303
-    id = answer.headers["Location"].removeprefix("enrolments/")
+    id = answer.headers["Location"].rpartition("/")[2]
     page = clerk.get(f"enrolments/{id}").text
     code = re.search(r"portal/enrol/([\w-]{32})<", page)
     assert code is not None
@@ -756,7 +756,7 @@ def test_the_pages_lead_from_the_form_to_the_signature_without_a_script(desk: De
     digits = comparison_code(phone.credential)
     assert digits in clerk.get(f"enrolments/{id}").text
     answer = clerk.post(f"enrolments/{id}/confirmation", digits=digits)
-    assert (answer.status_code, answer.headers["Location"]) == (303, f"../../enrolments/{id}")
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"../../../desk/enrolments/{id}")
     assert clerk.get(f"enrolments/{id}/state").json["State"] == "enrolled-3"
     assert len(desk.held("keys-1")) == 1
     assert id in clerk.get("start").text
@@ -774,7 +774,7 @@ def test_a_form_from_elsewhere_or_without_a_log_in_does_nothing(desk: Desk, cler
     assert [one["reason"].partition(":")[0] for one in desk.events("refused")] == ["stale-form"] * 3
     nobody = Clerk(desk, "http")
     assert "Popescu" not in nobody.get("patient?PatientID=9").text
-    assert nobody.get("static/desk.css").status_code == 200
+    assert nobody.browser.get("/static/pages.css").status_code == 200
 
 
 def test_what_is_wrong_is_said_in_the_clerks_language_beside_what_was_filled_in(desk: Desk, clerk: Clerk) -> None:

@@ -20,6 +20,7 @@ from usmed.domain.fhir_consent import consent_from_fhir
 from usmed.domain.identifiers import Naming
 from usmed.hospital.enrolment_pages import Services, create_enrolment_pages
 from usmed.hospital.enrolments import Enrolments
+from usmed.hospital.frame import Frame
 from usmed.hospital.paper_pages import LONGEST, add_paper_pages
 from usmed.hospital.patient_record import PatientRecords
 from usmed.hospital.store import CHAIN
@@ -48,7 +49,8 @@ class Pages:
             audit=node.audit, clock=node.servers.clock,
         )  # fmt: skip
         services = Services(
-            enrolments, node.deliveries, shelf, node.audit, node.servers.clock, lambda: "Spital",  # type: ignore[arg-type]
+            enrolments, node.deliveries, shelf,  # type: ignore[arg-type]
+            Frame(lambda: "Spital", node.audit, node.servers.clock),
         )  # fmt: skip
         pages = create_enrolment_pages(services)
         add_paper_pages(pages, services, node.desk, lambda: NAMES)

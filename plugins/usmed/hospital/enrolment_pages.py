@@ -1,58 +1,33 @@
 """The desk's pages for clerks: enrol a patient for the region's portal. Rendered here; only a file needs a script.
 
-A form carries a token of this process and of whoever is logged in: the browser sends the log-in by itself, also with
-what a stranger's web page would have it send.
+The frame sees to log-ins, languages and forged forms (`frame`).
 """
 
-import functools
-import hmac
 import io
-import secrets
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from importlib.resources import files
 from typing import Any
 from urllib.parse import urlencode
 
-from flask import Blueprint, Response, abort, current_app, g, jsonify, make_response, render_template, request
+from flask import Blueprint, Response, jsonify, request
 
-from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.enrolment import Basis
-from usmed.domain.errors import PeerDataError, RefusedError, UsmedError
+from usmed.domain.errors import RefusedError, UsmedError
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.invitation import State
 from usmed.domain.paper import LARGEST_SCAN_BYTES
 from usmed.domain.study_record import is_date
 from usmed.hospital.archive import Archive
-from usmed.hospital.enrolment_words import LANGUAGES, of_fault, translate
 from usmed.hospital.enrolments import MAJORITY, Enrolments, Standing, Wish
-from usmed.hospital.page_requests import LIMIT_BYTES, agent, staff
+from usmed.hospital.frame import Frame, dress, fault, page, record_refusal, see, see_at, to
+from usmed.hospital.page_requests import staff
 from usmed.hospital.patient_record import PatientRecord, age, birthday
-from usmed.platform.audit_log import AuditLog
 from usmed.platform.deliveries import Deliveries
 from usmed.platform.delivery_store import Delivery
 
-LANGUAGE = "usmed-desk-language"
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
-    " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
 LARGER_FORMS = {"paper_written": LARGEST_SCAN_BYTES + 1}
 """By endpoint, what a form may bring besides its words: a scan, and a byte more, so that it is told what is wrong."""
-
-SCAN_FORM = "multipart/x-usmed-form"
-"""How the desk's script calls a form with a file: Orthanc keeps what is called multipart/form-data for itself."""
-
-_STATIC = {
-    "desk.css": "text/css; charset=utf-8",
-    "desk.js": "text/javascript; charset=utf-8",
-    "phone.svg": "image/svg+xml",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +37,19 @@ class Services:
     enrolments: Enrolments
     deliveries: Deliveries
     archive: Archive
-    audit: AuditLog
-    clock: Callable[[], datetime]
-    hospital_name: Callable[[], str]
+    frame: Frame
+
+    @property
+    def clock(self) -> Callable[[], datetime]:
+        """Return the clock."""
+        return self.frame.clock
 
 
 def create_enrolment_pages(services: Services) -> Blueprint:
     """Return the pages; Orthanc's HTTP server has authenticated whoever calls."""
     pages = Blueprint("desk_of_patients", __name__)
     _add_filters(pages, services)
-    _add_guard(pages, services)
+    dress(pages, services.frame, larger_forms=LARGER_FORMS, shape="column")
     _add_pages(pages, services)
     _add_actions(pages, services)
     return pages
@@ -84,63 +62,7 @@ def _add_filters(pages: Blueprint, services: Services) -> None:
     add("written", written)
     add("day", lambda text: f"{text[6:8]}.{text[4:6]}.{text[:4]}")
     add("years", lambda text: str(age(text, services.clock().date())))
-    add("moment", lambda moment: f"{moment:%d.%m.%Y %H:%M} UTC")
     add("day_before", lambda moment: f"{moment - timedelta(days=1):%d.%m.%Y}")
-
-
-def _add_guard(pages: Blueprint, services: Services) -> None:
-    secret = secrets.token_bytes(32)
-    prepared = threading.Event()
-
-    def csrf() -> str:
-        return hmac.digest(secret, agent().encode("utf-8"), "sha256").hex()
-
-    @pages.before_request
-    def guard() -> None:
-        if not prepared.is_set():
-            _prepare(current_app.jinja_env)
-            prepared.set()
-        g.language = _language()
-        given = request.environ.get("CONTENT_TYPE", "")
-        if given.startswith(SCAN_FORM):
-            request.environ["CONTENT_TYPE"] = f"multipart/form-data{given.removeprefix(SCAN_FORM)}"
-        if request.endpoint == f"{pages.name}.static_file":
-            return
-        staff()
-        if request.method != "POST":
-            return
-        larger = LARGER_FORMS.get((request.endpoint or "").rpartition(".")[2], 0)
-        if (request.content_length or 0) > LIMIT_BYTES + larger:
-            raise PeerDataError("the form is too large")
-        if not hmac.compare_digest(request.form.get("csrf", "").encode("utf-8"), csrf().encode("utf-8")):
-            raise RefusedError("stale-form", "this form is not from this log-in")
-
-    @pages.context_processor
-    def names() -> dict[str, Any]:
-        return {
-            "t": functools.partial(translate, g.language),
-            "language": g.language,
-            "languages": LANGUAGES,
-            "in_language": lambda code: f"?{urlencode({**request.args, 'lang': code})}",
-            "to": to,
-            "explorer": to("../../app/explorer.html"),
-            "hospital": services.hospital_name(),
-            "user": agent(),
-            "csrf": csrf(),
-        }
-
-    @pages.after_request
-    def headers(response: Response) -> Response:
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
-        if request.args.get("lang") in LANGUAGES:
-            response.set_cookie(LANGUAGE, g.language, max_age=31_536_000, httponly=True, samesite="Strict")
-        return response
-
-    @pages.errorhandler(UsmedError)
-    def failed(error: UsmedError) -> Response:
-        record_refusal(services, error)
-        return page("problem.html", fault=fault(error))
 
 
 def _add_pages(pages: Blueprint, services: Services) -> None:
@@ -159,7 +81,7 @@ def _add_pages(pages: Blueprint, services: Services) -> None:
 
     @pages.get("/start")
     def start() -> Response:
-        return page("start.html", possible=enrolments.possible, recent=enrolments.recent())
+        return page("desk/start.html", possible=enrolments.possible, recent=enrolments.recent())
 
     @pages.get("/patient")
     def patient() -> Response:
@@ -182,15 +104,6 @@ def _add_pages(pages: Blueprint, services: Services) -> None:
         standing = enrolments.look(id)
         return jsonify(State=_mark(services, standing), Problem=bool(standing.problem))
 
-    @pages.get("/static/<name>")
-    def static_file(name: str) -> Response:
-        if name not in _STATIC:
-            abort(404)
-        content = files("usmed.hospital").joinpath("static", name).read_bytes()
-        response = Response(content, content_type=_STATIC[name])
-        response.headers["Cache-Control"] = "private, max-age=300"
-        return response
-
 
 def _add_actions(pages: Blueprint, services: Services) -> None:
     enrolments = services.enrolments
@@ -202,7 +115,7 @@ def _add_actions(pages: Blueprint, services: Services) -> None:
             standing = enrolments.invite(_wish(record), staff())
         except UsmedError as error:
             return _again(services, record, error)
-        return see(f"enrolments/{standing.enrolling.id}")
+        return see(f"desk/enrolments/{standing.enrolling.id}")
 
     @pages.post("/block")
     def block() -> Response:
@@ -211,21 +124,21 @@ def _add_actions(pages: Blueprint, services: Services) -> None:
             standing = enrolments.block(replace(_wish(record), basis=None, until=None), staff())
         except UsmedError as error:
             return _again(services, record, error)
-        return see(f"enrolments/{standing.enrolling.id}")
+        return see(f"desk/enrolments/{standing.enrolling.id}")
 
     @pages.post("/enrolments/<id>/confirmation")
     def confirm(id: str) -> Response:
         try:
             enrolments.confirm(id, request.form.get("digits", ""), staff())
         except UsmedError as error:
-            record_refusal(services, error)
+            record_refusal(services.frame, error)
             return _standing_page(services, enrolments.look(id), fault(error))
-        return see(f"enrolments/{id}")
+        return see(f"desk/enrolments/{id}")
 
     @pages.post("/enrolments/<id>/cancellation")
     def cancel(id: str) -> Response:
         enrolments.cancel(id, staff())
-        return see(f"enrolments/{id}")
+        return see(f"desk/enrolments/{id}")
 
 
 # ---- pages -----------------------------------------------------------------------------------------------------------
@@ -239,7 +152,7 @@ def _patient_page(services: Services, record: PatientRecord, fault: str = "") ->
     # A further number of the hospital's own stands in a study, perhaps by a slip: the clerk has to choose it.
     sure = {record.opened, *(one for one in record.numbers if national is not None and one.issuer == national.issuer)}
     return page(
-        "patient.html",
+        "desk/patient.html",
         record=record,
         fault=fault,
         given=request.form,
@@ -255,9 +168,9 @@ def _standing_page(services: Services, standing: Standing, fault: str = "") -> R
     one = standing.enrolling
     # Raises if the archive contradicts itself by now: who it is about is not certain any more, and nobody goes on.
     record = services.enrolments.record(one.patient_id, one.issuer)
-    name = {State.WAITING: "waiting.html", State.ANSWERED: "answered.html", State.ENROLLED: "done.html"}
+    name = {State.WAITING: "desk/waiting.html", State.ANSWERED: "desk/answered.html", State.ENROLLED: "desk/done.html"}
     return page(
-        "blocked.html" if one.only_blocks else name.get(one.state, "over.html"),
+        "desk/blocked.html" if one.only_blocks else name.get(one.state, "desk/over.html"),
         # The archive's own, so that the page shows one patient; the document's only where the archive has none.
         record=replace(record, birth_date=record.birth_date or one.birth_date),
         standing=standing,
@@ -297,35 +210,12 @@ def _spread(services: Services, deliveries: Sequence[Delivery]) -> _Spread:
 
 def _again(services: Services, record: PatientRecord, error: UsmedError) -> Response:
     """Show the form anew, as it was filled in, with what was wrong."""
-    record_refusal(services, error)
+    record_refusal(services.frame, error)
     return _patient_page(services, record, fault(error))
 
 
-def page(name: str, **values: Any) -> Response:
-    """Return a page."""
-    # Always 200: whatever else Orthanc's HTTP server sends, it calls text.
-    return make_response(render_template(name, **values))
-
-
-def see(path: str) -> Response:
-    """Send the browser on, so that loading the page again sends nothing twice."""
-    return see_at(to(path))
-
-
-def see_at(address: str) -> Response:
-    response = Response(status=303)
-    response.headers["Location"] = address
-    response.autocorrect_location_header = False
-    return response
-
-
-def to(path: str) -> str:
-    """Return the address of a page, relative to the one that is shown: Orthanc may stand behind a proxy's prefix."""
-    return "../" * (request.path.count("/") - 2) + path
-
-
 def _address_of(record: PatientRecord) -> str:
-    return to(f"patient?{urlencode({'PatientID': record.patient_id, 'IssuerOfPatientID': record.issuer})}")
+    return to(f"desk/patient?{urlencode({'PatientID': record.patient_id, 'IssuerOfPatientID': record.issuer})}")
 
 
 def _qr(address: str) -> str:
@@ -347,21 +237,6 @@ def _qr(address: str) -> str:
         lineclass=None,
     )
     return out.getvalue().decode("utf-8")
-
-
-def _prepare(jinja: Any) -> None:
-    """Compile templates and import what draws, in a thread of Python's own: on one of Orthanc's Python 3.14 takes its
-    stack for used up when it compiles ("Parser stack overflowed")."""
-
-    def work() -> None:
-        import segno  # noqa: F401
-
-        for name in jinja.list_templates():
-            jinja.get_template(name)
-
-    thread = threading.Thread(target=work, name="templates")
-    thread.start()
-    thread.join()
 
 
 # ---- what was sent ---------------------------------------------------------------------------------------------------
@@ -400,29 +275,3 @@ def _day(text: str) -> date | None:
         return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
     except ValueError:
         return None
-
-
-def _language() -> str:
-    for one in (request.args.get("lang"), request.cookies.get(LANGUAGE)):
-        if one in LANGUAGES:
-            return str(one)
-    return request.accept_languages.best_match(list(LANGUAGES)) or "ro"
-
-
-def fault(error: UsmedError) -> str:
-    """Return what went wrong, in the clerk's language."""
-    if isinstance(error, RefusedError):
-        return of_fault(g.language, error.code, str(error))
-    return of_fault(g.language, "other" if isinstance(error, PeerDataError) else "away", str(error))
-
-
-def record_refusal(services: Services, error: UsmedError) -> None:
-    """Write down what was refused, durably."""
-    if not isinstance(error, PeerDataError | RefusedError):
-        return
-    reason = f"{error.code}: {error}" if isinstance(error, RefusedError) else str(error)
-    detail: Mapping[str, str] = {"what": f"{request.method} /desk/{(request.endpoint or '').rpartition('.')[2]}"}
-    event = AuditEvent(
-        services.clock(), AuditEventType.REFUSED, agent(), outcome=Outcome.DENIED, reason=reason, detail=detail
-    )
-    services.audit.append(event).wait()

@@ -1,13 +1,7 @@
-"""The words of the desk's pages, in English and in Romanian. A fault has the code of its error behind `fault-`."""
+"""The words of the desk's pages that enrol patients, in English and in Romanian."""
 
-from usmed.hospital.paper_words import PAPER_WORDS
-
-LANGUAGES = {"ro": "Română", "en": "English"}
-
-_WORDS: dict[str, tuple[str, str]] = {
+ENROLMENT_WORDS: dict[str, tuple[str, str]] = {
     "desk": ("Patient portal desk", "Ghișeul portalului pacienților"),
-    "logged-in": ("Logged in as", "Autentificat ca"),
-    "explorer": ("Orthanc Explorer", "Orthanc Explorer"),
     "enrol-title": ("Enrol a patient for the portal", "Înrolează un pacient la portal"),
     "start-lead": (
         "On the region's portal patients see who received their studies, and sign consents with their phone.",
@@ -71,7 +65,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "make-code": ("Make the QR code", "Generează codul QR"),
     "only-block": ("Only block earlier phones", "Doar blochează telefoanele vechi"),
     "qr": ("QR code for the patient's phone", "Cod QR pentru telefonul pacientului"),
-    "scan": ("The patient scans this with the phone", "Pacientul scanează acest cod cu telefonul"),
+    "scan-code": ("The patient scans this with the phone", "Pacientul scanează acest cod cu telefonul"),
     "scan-1": (
         "Open the phone's camera and point it at the code.",
         "Deschide camera telefonului și o îndreaptă spre cod.",
@@ -147,8 +141,6 @@ _WORDS: dict[str, tuple[str, str]] = {
         "Serverele de chei sunt anunțate; cele neajunse sunt anunțate din nou de la sine.",
     ),
     "enrol-new-phone": ("Enrol a new phone", "Înrolează un telefon nou"),
-    "problem": ("That did not work", "Nu a mers"),
-    "back-to-start": ("Back", "Înapoi"),
     "no-portal": (
         "The region has no portal yet: nobody can be enrolled.",
         "Regiunea nu are încă portal: nimeni nu poate fi înrolat.",
@@ -156,14 +148,6 @@ _WORDS: dict[str, tuple[str, str]] = {
     "fault-no-portal": (
         "The region has no portal yet: nobody can be enrolled.",
         "Regiunea nu are încă portal: nimeni nu poate fi înrolat.",
-    ),
-    "fault-nobody": (
-        "Enrolling is done by members of staff who have logged in. Switch log-ins on in Orthanc's configuration.",
-        "Înrolarea este făcută de personal autentificat. Activați autentificarea în configurația Orthanc.",
-    ),
-    "fault-stale-form": (
-        "This form is not from this log-in, or the archive was restarted. Load the page again.",
-        "Acest formular nu este din această sesiune, sau arhiva a fost repornită. Încărcați pagina din nou.",
     ),
     "fault-no-patient": (
         "No study of this hospital is filed under this number. Patients are enrolled where studies of theirs are.",
@@ -246,25 +230,4 @@ _WORDS: dict[str, tuple[str, str]] = {
         "Too many invitations are open or were made within an hour. Cancel some, or wait.",
         "Prea multe invitații sunt deschise sau au fost făcute într-o oră. Renunțați la unele, sau așteptați.",
     ),
-    "fault-away": (
-        "It could not be done now, because others of the region do not answer. Nothing has happened; try again.",
-        "Acum nu s-a putut, fiindcă alții din regiune nu răspund. Nu s-a întâmplat nimic; încercați din nou.",
-    ),
-    "fault-other": ("It was refused", "A fost refuzat"),
-    **PAPER_WORDS,
 }
-
-
-def translate(language: str, name: str) -> str:
-    """Return a text in a language.
-
-    Raises:
-        KeyError: there is none.
-    """
-    return _WORDS[name][("en", "ro").index(language)]
-
-
-def of_fault(language: str, code: str, message: str) -> str:
-    """Return what went wrong in a language; with the English message where the code has no words."""
-    known = f"fault-{code}"
-    return translate(language, known) if known in _WORDS else f"{translate(language, 'fault-other')}: {message}"

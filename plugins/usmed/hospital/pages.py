@@ -18,6 +18,7 @@ from usmed.hospital.emergencies import Emergencies
 from usmed.hospital.emergency_pages import create_emergency_pages
 from usmed.hospital.feed import Feed
 from usmed.hospital.fetch import Fetch
+from usmed.hospital.frame import create_entrance
 from usmed.hospital.lookup import FederatedLookup
 from usmed.hospital.page_requests import NOBODY_LOGGED_IN, agent, is_staff, json_body, text
 from usmed.hospital.patient_request_pages import create_patient_request_pages, offered
@@ -38,7 +39,7 @@ def create_pages(
     desk: Desk,
     emergencies: Emergencies,
     requests: PatientRequests,
-    enrolling: Blueprint,
+    staff_pages: Mapping[str, Blueprint],
     stuck: Callable[[], Mapping[str, str]],
     hospital_name: Callable[[str], str],
     refused: Callable[[str, str, str], None],
@@ -46,6 +47,7 @@ def create_pages(
     """Return the application; Orthanc's HTTP server mounts it and has authenticated whoever calls.
 
     Args:
+        staff_pages: by the first part of their address.
         stuck: why copies that should go, or be checked, cannot, by their Study Instance UID.
         refused: writes a refusal down: from which address, who (nobody that is proved), and why.
     """
@@ -53,7 +55,9 @@ def create_pages(
     app.register_blueprint(create_desk_pages(desk), url_prefix="/consents")
     app.register_blueprint(create_emergency_pages(emergencies, naming), url_prefix="/emergencies")
     app.register_blueprint(create_patient_request_pages(requests, naming), url_prefix="/requests")
-    app.register_blueprint(enrolling, url_prefix="/desk")
+    for place, pages in staff_pages.items():
+        app.register_blueprint(pages, url_prefix=f"/{place}")
+    app.register_blueprint(create_entrance())
 
     @app.errorhandler(UsmedError)
     def failed(error: UsmedError) -> tuple[Response, int]:

@@ -1,6 +1,6 @@
 """The desk's pages for consents on paper: one clerk writes down what the paper says and adds its scan, another attests.
 
-They stand among the desk's other pages, which see to log-ins, languages and forged forms (`enrolment_pages`).
+They stand among the desk's other pages, which see to log-ins, languages and forged forms (`frame`).
 """
 
 from collections.abc import Callable, Mapping
@@ -20,11 +20,12 @@ from usmed.domain.paper import may
 from usmed.domain.study_kinds import COMPANIONS, KINDS, UNKNOWN, sorted_into_kinds
 from usmed.hospital.desk import Desk, Entry
 from usmed.hospital.desk_pages import scan_answer
-from usmed.hospital.enrolment_pages import Services, fault, page, record_refusal, see, written
-from usmed.hospital.enrolment_words import of_fault
+from usmed.hospital.enrolment_pages import Services, written
+from usmed.hospital.frame import fault, page, record_refusal, see
 from usmed.hospital.page_requests import staff
 from usmed.hospital.patient_record import PatientRecord
 from usmed.hospital.scans import UnfitScan
+from usmed.hospital.words import of_fault
 
 LONGEST = PAPER_LIFE - timedelta(days=1)
 """How long a permission on paper may hold, whole days: key servers count from the moment it was attested."""
@@ -60,7 +61,7 @@ def add_paper_pages(
     @pages.get("/paper")
     def papers() -> Response:
         waiting = [one for one in desk.drafts() if "resource" in one.document]
-        return page("papers.html", waiting=waiting)
+        return page("desk/papers.html", waiting=waiting)
 
     @pages.get("/paper/new")
     def paper_form() -> Response:
@@ -78,9 +79,9 @@ def add_paper_pages(
             choices = _chosen(frozenset(hospital_names()), today)
             draft = desk.write_scanned(_resource(choices, number, services.clock()), content, staff())
         except UsmedError as error:
-            record_refusal(services, error)
+            record_refusal(services.frame, error)
             return _form(record, _said(error))
-        return see(f"paper/{draft.id}")
+        return see(f"desk/paper/{draft.id}")
 
     @pages.get("/paper/<id>")
     def paper(id: str) -> Response:
@@ -120,16 +121,16 @@ def add_paper_pages(
         try:
             act()
         except UsmedError as error:
-            record_refusal(services, error)
+            record_refusal(services.frame, error)
             return _paper(id, _said(error))
-        return see(f"paper/{id}")
+        return see(f"desk/paper/{id}")
 
     def _form(record: PatientRecord, wrong: str = "") -> Response:
         national = services.enrolments.national
         known = sorted(record.numbers, key=lambda one: (national is None or one.issuer != national.issuer, one))
         today = services.clock().date()
         return page(
-            "paper-form.html", record=record, fault=wrong, given=request.form, numbers=known, kinds=list(KINDS),
+            "desk/paper-form.html", record=record, fault=wrong, given=request.form, numbers=known, kinds=list(KINDS),
             names=hospital_names(), today=today.isoformat(), last=(today + LONGEST).isoformat(),
         )  # fmt: skip
 
@@ -140,7 +141,7 @@ def add_paper_pages(
         names = hospital_names()
         first = entry.draft.staff if entry.draft else ""
         return page(
-            "paper.html", entry=entry, consent=consent, fault=wrong, given=request.form,
+            "desk/paper.html", entry=entry, consent=consent, fault=wrong, given=request.form,
             rules=[_rule(one, names) for one in consent.provisions], number=min(consent.patient),
             record=_known(services, min(consent.patient)), scan=bool(document["resource"].get("sourceAttachment")),
             mine=bool(first) and may(PaperChange.CANCEL, first, staff()), id=id,

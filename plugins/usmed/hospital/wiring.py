@@ -23,9 +23,6 @@ from usmed.hospital.circuit import Circuit
 from usmed.hospital.desk import Desk
 from usmed.hospital.desk_store import DeskStore
 from usmed.hospital.emergencies import Emergencies
-from usmed.hospital.enrolment_pages import Services as EnrolmentServices
-from usmed.hospital.enrolment_pages import create_enrolment_pages
-from usmed.hospital.enrolments import Enrolments
 from usmed.hospital.federation import HEALTH_PATH, FederationApplication
 from usmed.hospital.feed import Feed
 from usmed.hospital.fetch import Fetch
@@ -35,8 +32,6 @@ from usmed.hospital.identities import Identities
 from usmed.hospital.lookup import FederatedLookup
 from usmed.hospital.outbound import Kind, Outbound
 from usmed.hospital.pages import create_pages
-from usmed.hospital.paper_pages import add_paper_pages
-from usmed.hospital.patient_record import PatientRecords
 from usmed.hospital.patient_requests import PatientRequests
 from usmed.hospital.permission import Permissions
 from usmed.hospital.pulls import Pulls
@@ -47,6 +42,7 @@ from usmed.hospital.settings import SECTION, Settings, WithdrawnCopies
 from usmed.hospital.store import CHAIN, AnswerCache, PullStore, ToldStore
 from usmed.hospital.tickets import Tickets
 from usmed.hospital.transfer import Transfer
+from usmed.hospital.wiring_pages import create_staff_pages
 from usmed.hospital.withdrawals import Withdrawals
 from usmed.platform.audit_log import AUDIT_THREAD, AuditLog
 from usmed.platform.deliveries import Deliveries
@@ -319,17 +315,6 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         return hospital.name if hospital else hospital_id
 
     refused = _refusals(audit)
-    enrolments = Enrolments(
-        hospital=own.id,
-        key=key,
-        region=region_now,
-        records=PatientRecords(archive, naming, lambda: region_now().spoken_for(own.id)),
-        database=database,
-        deliveries=deliveries,
-        client=client,
-        audit=audit,
-        clock=utc_now,
-    )
     limit = settings.Federation.MaximumBodyBytes
     guard = SignedGuard(
         FederationApplication(release, changes, identity, limit, refused),
@@ -340,18 +325,6 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         limit_bytes=limit,
         open_paths=frozenset({HEALTH_PATH}),
         refused=refused,
-    )
-    desk_services = EnrolmentServices(
-        enrolments=enrolments,
-        deliveries=deliveries,
-        archive=archive,
-        audit=audit,
-        clock=utc_now,
-        hospital_name=lambda: name_of(own.id),
-    )
-    desk_of_patients = create_enrolment_pages(desk_services)
-    add_paper_pages(
-        desk_of_patients, desk_services, desk, lambda: {one: name_of(one) for one in region_now().hospitals}
     )
     pages = create_pages(
         naming=naming,
@@ -371,7 +344,20 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
             audit=audit,
             clock=utc_now,
         ),
-        enrolling=desk_of_patients,
+        staff_pages=create_staff_pages(
+            hospital=own.id,
+            key=key,
+            region=region_now,
+            naming=naming,
+            database=database,
+            audit=audit,
+            archive=archive,
+            client=client,
+            deliveries=deliveries,
+            desk=desk,
+            hospital_name=name_of,
+            clock=utc_now,
+        ),
         stuck=lambda: {**withdrawals.stuck, **copies.stuck},
         hospital_name=name_of,
         refused=refused,

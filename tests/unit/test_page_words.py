@@ -1,7 +1,8 @@
-"""Every text of the desk's pages is there in both languages, and none that nobody uses."""
+"""Every text of the node's pages is there in both languages, and none that nobody uses."""
 
 import re
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -10,20 +11,23 @@ from usmed.domain.enrolment import Basis
 from usmed.domain.invitation import State
 from usmed.domain.paper import State as PaperState
 from usmed.domain.study_kinds import KINDS
-from usmed.hospital.enrolment_words import _WORDS, LANGUAGES, of_fault, translate
+from usmed.hospital.frame import ENTRIES, LOOKS
 from usmed.hospital.scans import FAULTS
+from usmed.hospital.words import LANGUAGES, PARTS, WORDS, of_fault, translate
 
 FOLDER = files("usmed.hospital")
-PAGES = [one for one in FOLDER.joinpath("templates").iterdir() if one.name.endswith(".html")]
+PAGES = sorted(Path(str(FOLDER.joinpath("templates"))).rglob("*.html"))
 CODE = "".join(
     FOLDER.joinpath(name).read_text("utf-8")
     for name in (
         "enrolments.py", "counting_passkeys.py", "enrolment_pages.py", "patient_record.py", "desk.py", "scans.py",
-        "paper_pages.py",
+        "paper_pages.py", "frame.py",
     )
 )
 OVER = [State.VOID, State.EXPIRED]
 VALUES = {
+    "entry-": list(ENTRIES),
+    "look-": list(LOOKS),
     "state-": list(State),
     "by-": list(Basis),
     "signs-": [*Basis, "patient"],
@@ -64,13 +68,17 @@ def test_there_is_something_to_look_at() -> None:
 
 
 def test_no_text_is_missing_and_none_is_too_many() -> None:
-    assert (used() | faults()) - set(_WORDS) == set()
-    assert set(_WORDS) - (used() | faults()) == set()
+    assert (used() | faults()) - set(WORDS) == set()
+    assert set(WORDS) - (used() | faults()) == set()
+
+
+def test_no_text_is_there_twice() -> None:
+    assert sum(map(len, PARTS)) == len(WORDS)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_text_says_something_in_every_language(language: str) -> None:
-    assert [name for name in _WORDS if not translate(language, name).strip()] == []
+    assert [name for name in WORDS if not translate(language, name).strip()] == []
     assert set(LANGUAGES) == {"ro", "en"}
 
 

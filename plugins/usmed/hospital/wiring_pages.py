@@ -1,0 +1,63 @@
+"""Puts the pages for staff together: by the first part of their address below `/usmed/`, a blueprint each."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from flask import Blueprint
+from joserfc.jwk import OKPKey
+
+from usmed.domain.identifiers import Naming
+from usmed.domain.region import RegionManifest
+from usmed.hospital.archive import Archive
+from usmed.hospital.desk import Desk
+from usmed.hospital.enrolment_pages import Services as EnrolmentServices
+from usmed.hospital.enrolment_pages import create_enrolment_pages
+from usmed.hospital.enrolments import Enrolments
+from usmed.hospital.frame import Frame
+from usmed.hospital.paper_pages import add_paper_pages
+from usmed.hospital.patient_record import PatientRecords
+from usmed.platform.audit_log import AuditLog
+from usmed.platform.deliveries import Deliveries
+from usmed.platform.signed_http import SignedClient
+from usmed.platform.storage import Database
+
+
+def create_staff_pages(
+    *,
+    hospital: str,
+    key: OKPKey,
+    region: Callable[[], RegionManifest],
+    naming: Naming,
+    database: Database,
+    audit: AuditLog,
+    archive: Archive,
+    client: SignedClient,
+    deliveries: Deliveries,
+    desk: Desk,
+    hospital_name: Callable[[str], str],
+    clock: Callable[[], datetime],
+) -> dict[str, Blueprint]:
+    """Return the pages for staff.
+
+    Args:
+        hospital: this one's id.
+        key: its private key.
+        hospital_name: what people call a hospital, by its id.
+        clock: aware UTC.
+    """
+    frame = Frame(hospital_name=lambda: hospital_name(hospital), audit=audit, clock=clock)
+    enrolments = Enrolments(
+        hospital=hospital,
+        key=key,
+        region=region,
+        records=PatientRecords(archive, naming, lambda: region().spoken_for(hospital)),
+        database=database,
+        deliveries=deliveries,
+        client=client,
+        audit=audit,
+        clock=clock,
+    )
+    services = EnrolmentServices(enrolments=enrolments, deliveries=deliveries, archive=archive, frame=frame)
+    pages = create_enrolment_pages(services)
+    add_paper_pages(pages, services, desk, lambda: {one: hospital_name(one) for one in region().hospitals})
+    return {"desk": pages}

@@ -135,12 +135,13 @@ def test_a_kill_leaves_an_unbroken_chain_with_all_that_was_confirmed(log: AuditL
     [
         ("UPDATE audit_record SET content = replace(content, 'BACAU:9', 'BACAU:8') WHERE sequence = 3", 3),
         ("UPDATE audit_record SET patient = 'BACAU:8' WHERE sequence = 3", 3),
+        ("UPDATE audit_record SET agent = '' WHERE sequence = 3", 3),
         ("DELETE FROM audit_record WHERE sequence = 3", 3),
         ("DELETE FROM audit_record WHERE sequence = 5", 5),
         ("DELETE FROM audit_record", 1),
         (
-            "INSERT INTO audit_record (sequence, hash, content, patient)"
-            " SELECT 6, hash, content, patient FROM audit_record WHERE sequence = 5",
+            "INSERT INTO audit_record (sequence, hash, content, patient, agent, event, outcome, at)"
+            " SELECT 6, hash, content, patient, agent, event, outcome, at FROM audit_record WHERE sequence = 5",
             6,
         ),
     ],

@@ -22,6 +22,7 @@ from usmed.hub import studies
 from usmed.hub.tables import CHAIN as HUB_CHAIN
 from usmed.platform import storage
 from usmed.platform.audit_log import AuditLog
+from usmed.platform.audit_query import Question, ask
 from usmed.platform.storage import (
     PLATFORM_CHAIN,
     Database,
@@ -257,7 +258,7 @@ def test_migrations_from_empty_reach_the_newest_and_then_do_nothing(database_url
     for _ in range(2):
         database = open_database(database_url, [HUB_CHAIN])
         with database.read() as connection:
-            assert _revision(connection, PLATFORM_CHAIN) == "r0006"
+            assert _revision(connection, PLATFORM_CHAIN) == "r0007"
             assert _revision(connection, HUB_CHAIN) == "r0010"
         database.close()
 
@@ -296,6 +297,7 @@ def test_the_platform_migrates_from_the_previous_version_with_its_records(bare: 
     try:
         assert log.verify().unbroken
         assert [event["sequence"] for event in log.tail(patient="BACAU:9")] == [2]
+        assert len(ask(bare, Question(agent="WS", event="lookup", outcome="success", since=NOW, until=NOW)).events) == 2
     finally:
         log.close()
 

@@ -14,6 +14,7 @@ from usmed.domain.audit import (
     ChainHead,
     Outcome,
     chain_record,
+    columns_of,
     verify_chain,
 )
 from usmed.domain.canonical import canonical_json, parse_json, sha256_hex
@@ -46,11 +47,16 @@ def test_an_untouched_chain_is_unbroken() -> None:
 def forged(record: AuditRecord) -> AuditRecord:
     """Alter the content and its hash, as somebody would who has read this module."""
     content = canonical_json({**parse_json(record.content, limit_bytes=10_000), "event": event(99).to_json()})
-    return AuditRecord(record.sequence, sha256_hex(content), str(event(99).patient), content)
+    return AuditRecord(record.sequence, sha256_hex(content), columns_of(event(99).to_json()), content)
 
 
 def unreadable(record: AuditRecord) -> AuditRecord:
     return replace(record, content=b"{", hash=sha256_hex(b"{"))
+
+
+def found_by(record: AuditRecord, **columns: str) -> AuditRecord:
+    """Hide it from a search."""
+    return replace(record, columns={**record.columns, **columns})
 
 
 def renumbered(record: AuditRecord) -> AuditRecord:
@@ -63,7 +69,9 @@ def renumbered(record: AuditRecord) -> AuditRecord:
     [
         (lambda r: [*r[:2], replace(r[2], content=r[2].content + b" "), *r[3:]], 3, "does not have its hash"),
         (lambda r: [*r[:2], replace(r[2], hash=GENESIS), *r[3:]], 3, "does not have its hash"),
-        (lambda r: [*r[:2], replace(r[2], patient="SF-SPIRIDON:7"), *r[3:]], 3, "columns differ"),
+        (lambda r: [*r[:2], found_by(r[2], patient="SF-SPIRIDON:7"), *r[3:]], 3, "columns differ"),
+        (lambda r: [*r[:2], found_by(r[2], agent="somebody else"), *r[3:]], 3, "columns differ"),
+        (lambda r: [*r[:2], found_by(r[2], at="2026-01-01T00:00:00.000000Z"), *r[3:]], 3, "columns differ"),
         (lambda r: [*r[:2], unreadable(r[2]), *r[3:]], 3, "not that of a record"),
         (lambda r: [*r[:2], renumbered(r[2]), *r[3:]], 3, "columns differ"),
         (lambda r: [*r[:2], forged(r[2]), *r[3:]], 4, "does not follow"),

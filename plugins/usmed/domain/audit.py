@@ -23,6 +23,9 @@ LIMIT_BYTES = 1 << 20
 TEXT_CHARACTERS = 256
 REASON_CHARACTERS = 1000
 
+SEARCHED = ("at", "event", "agent", "patient", "study_instance_uid", "outcome")
+"""Members of an event that are kept beside its content as well, so that records can be found by them."""
+
 type Detail = str | int | bool | Sequence[str | int] | Mapping[str, str | int] | None
 
 
@@ -45,6 +48,7 @@ class AuditEventType(StrEnum):
     ADMINISTRATION = "administration"
     ALARM = "alarm"
     SHARE = "share"
+    AUDIT = "audit"
 
 
 class Outcome(StrEnum):
@@ -112,13 +116,13 @@ class AuditRecord:
     Attributes:
         sequence: 1 for the first record, without gaps.
         hash: SHA-256 of `content`, hexadecimal.
-        patient: copy of the event's patient, for searching.
+        columns: copies of the event's members `SEARCHED`, for searching; empty text for one that it has not.
         content: canonical JSON of `{"event", "previous", "sequence"}`.
     """
 
     sequence: int
     hash: str
-    patient: str
+    columns: Mapping[str, str]
     content: bytes
 
 
@@ -158,15 +162,21 @@ def chain_record(event: Mapping[str, Any], head: ChainHead) -> AuditRecord:
     Raises:
         PeerDataError: the event cannot be written as canonical JSON.
     """
-    return chain_canonical(canonical_json(dict(event)), event.get("patient", ""), head)
+    return chain_canonical(canonical_json(dict(event)), columns_of(event), head)
 
 
-def chain_canonical(event: bytes, patient: str, head: ChainHead) -> AuditRecord:
-    """As `chain_record`, for an event that is canonical JSON already; `patient` is the one it names."""
+def columns_of(event: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is kept of an event beside its content, to find it by; a NUL, which PostgreSQL's text cannot hold, is
+    replaced."""
+    return {name: event.get(name, "").replace("\0", "\ufffd") for name in SEARCHED}
+
+
+def chain_canonical(event: bytes, columns: Mapping[str, str], head: ChainHead) -> AuditRecord:
+    """As `chain_record`, for an event that is canonical JSON already; `columns` are those of `columns_of`."""
     sequence = head.count + 1
     # Canonical JSON of {"event", "previous", "sequence"}, put together: its names stand in order (RFC 8785 §3.2.3).
     content = b'{"event":%b,"previous":"%b","sequence":%d}' % (event, head.hash.encode("ascii"), sequence)
-    return AuditRecord(sequence, sha256_hex(content), patient, content)
+    return AuditRecord(sequence, sha256_hex(content), columns, content)
 
 
 def verify_chain(records: Iterable[AuditRecord], head: ChainHead) -> ChainReport:
@@ -204,12 +214,12 @@ def _fault(record: AuditRecord, last: ChainHead) -> str:
     try:
         content = parse_json(record.content, limit_bytes=LIMIT_BYTES)
         previous, sequence, event = content["previous"], content["sequence"], content["event"]
-        patient = event.get("patient", "")
+        columns = columns_of(event)
     except (PeerDataError, TypeError, KeyError, AttributeError):
         return "the record was altered: its content is not that of a record"
     if previous != last.hash:
         return "the record does not follow the one before it: one of the two was altered or exchanged"
-    if sequence != record.sequence or patient != record.patient:
+    if sequence != record.sequence or columns != record.columns:
         return "the record was altered: its columns differ from its content"
     return ""
 

@@ -16,11 +16,13 @@ import sqlalchemy as sa
 
 from usmed.domain.audit import (
     GENESIS,
+    SEARCHED,
     AuditEvent,
     AuditRecord,
     ChainHead,
     ChainReport,
     chain_canonical,
+    columns_of,
     verify_chain,
 )
 from usmed.domain.canonical import canonical_json
@@ -34,7 +36,7 @@ AUDIT_THREAD = "audit"
 LINGER_S = 0.1
 """How long an event that nobody waits for may wait for others: a transaction costs more than fifty records in it."""
 
-_record = sa.table("audit_record", *map(sa.column, ("sequence", "hash", "patient", "content")))
+_record = sa.table("audit_record", *map(sa.column, ("sequence", "hash", "content", *SEARCHED)))
 _head = sa.table("audit_head", *map(sa.column, ("id", "count", "hash")))
 
 _read_of_head = sa.select(_head.c.count, _head.c.hash)
@@ -53,8 +55,8 @@ _CHAIN_ON = Statement(
 _ADVANCE = Statement(sa.update(_head).values(count=sa.bindparam("new_count"), hash=sa.bindparam("new_hash")))
 
 
-type CanonicalEvent = tuple[bytes, str]
-"""An event as canonical JSON, and its patient."""
+type CanonicalEvent = tuple[bytes, dict[str, str]]
+"""An event as canonical JSON, and what it is found by."""
 
 
 class Receipt:
@@ -209,7 +211,8 @@ def append_in(connection: sa.Connection, events: Sequence[AuditEvent]) -> None:
 
 
 def _canonical(event: AuditEvent) -> CanonicalEvent:
-    return canonical_json(event.to_json()), event.patient
+    document = event.to_json()
+    return canonical_json(document), columns_of(document)
 
 
 def _append(connection: sa.Connection, events: Sequence[CanonicalEvent]) -> ChainHead:
@@ -231,8 +234,8 @@ def _chained(events: Sequence[CanonicalEvent], head: ChainHead) -> tuple[list[di
             {
                 "sequence": record.sequence,
                 "hash": record.hash,
-                "patient": record.patient,
                 "content": record.content.decode("utf-8"),
+                **record.columns,
             }
         )
     return rows, head
@@ -269,4 +272,9 @@ def _read_records(connection: sa.Connection) -> Iterator[AuditRecord]:
     ).all():
         last = rows[-1].sequence
         for row in rows:
-            yield AuditRecord(row.sequence, row.hash, row.patient, row.content.encode("utf-8"))
+            yield _record_of(row)
+
+
+def _record_of(row: Any) -> AuditRecord:
+    columns = {name: getattr(row, name) for name in SEARCHED}
+    return AuditRecord(row.sequence, row.hash, columns, row.content.encode("utf-8"))

@@ -36,20 +36,25 @@ AUDIT_THREAD = "audit"
 LINGER_S = 0.1
 """How long an event that nobody waits for may wait for others: a transaction costs more than fifty records in it."""
 
-_record = sa.table("audit_record", *map(sa.column, ("sequence", "hash", "content", *SEARCHED)))
+_COLUMNS = ("sequence", "hash", "content", *SEARCHED)
+_record = sa.table("audit_record", *map(sa.column, _COLUMNS))
 _head = sa.table("audit_head", *map(sa.column, ("id", "count", "hash")))
 
 _read_of_head = sa.select(_head.c.count, _head.c.hash)
 _HEAD, _LOCKED_HEAD = Statement(_read_of_head), Statement(_read_of_head.with_for_update())
 _INSERT = Statement(sa.insert(_record))
 # On PostgreSQL a whole batch in one round trip, if the head is where it was last seen; else nothing.
+_ARRAYS = ", ".join(f"CAST(:{name} AS {'bigint' if name == 'sequence' else 'text'}[])" for name in _COLUMNS)
 _CHAIN_ON = Statement(
     sa.text(
-        "WITH moved AS (UPDATE audit_head SET count = :new_count, hash = :new_hash"
-        " WHERE count = :count AND hash = :hash RETURNING id)"
-        " INSERT INTO audit_record (sequence, hash, patient, content)"
-        " SELECT one.* FROM moved, unnest(CAST(:sequences AS bigint[]), CAST(:hashes AS text[]),"
-        " CAST(:patients AS text[]), CAST(:contents AS text[])) AS one RETURNING sequence"
+        f"""
+        WITH moved AS (
+            UPDATE audit_head SET count = :new_count, hash = :new_hash
+            WHERE count = :old_count AND hash = :old_hash RETURNING id
+        )
+        INSERT INTO audit_record ({", ".join(_COLUMNS)})
+        SELECT one.* FROM moved, unnest({_ARRAYS}) AS one RETURNING sequence
+        """  # noqa: S608 - names of columns
     )
 )
 _ADVANCE = Statement(sa.update(_head).values(count=sa.bindparam("new_count"), hash=sa.bindparam("new_hash")))
@@ -189,7 +194,7 @@ class AuditLog:
         head, self._head = self._head, None
         if self._database.is_postgresql and head is not None:
             rows, new = _chained(events, head)
-            if self._database.change(_CHAIN_ON, _as_arrays(rows) | _moved(head, new)):
+            if self._database.change(_CHAIN_ON, _chaining(rows, head, new)):
                 self._head = new
                 return head.count + 1
         with self._database.write() as connection:
@@ -241,13 +246,10 @@ def _chained(events: Sequence[CanonicalEvent], head: ChainHead) -> tuple[list[di
     return rows, head
 
 
-def _as_arrays(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    names = {"sequence": "sequences", "hash": "hashes", "patient": "patients", "content": "contents"}
-    return {plural: [row[name] for row in rows] for name, plural in names.items()}
-
-
-def _moved(old: ChainHead, new: ChainHead) -> dict[str, Any]:
-    return {"count": old.count, "hash": old.hash, "new_count": new.count, "new_hash": new.hash}
+def _chaining(rows: Sequence[dict[str, Any]], old: ChainHead, new: ChainHead) -> dict[str, Any]:
+    """Return the values of `_CHAIN_ON`."""
+    heads = {"old_count": old.count, "old_hash": old.hash, "new_count": new.count, "new_hash": new.hash}
+    return {name: [row[name] for row in rows] for name in _COLUMNS} | heads
 
 
 def _read_head(connection: sa.Connection, *, lock: bool = False) -> ChainHead:

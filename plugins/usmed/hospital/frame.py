@@ -151,7 +151,7 @@ def create_entrance() -> Blueprint:
     """Return what is at `/usmed/` itself, the way to the first page there is, and the files of all pages."""
     entrance = Blueprint("entrance", __name__)
 
-    @entrance.get("/")
+    @entrance.get("/", strict_slashes=False)
     def bare() -> Response:
         # Relative, as all: a proxy's prefix is not known here. Orthanc takes a slash away from an address's end
         # before anybody sees it; the browser does not, and so takes this for one below `/usmed/`.

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from usmed.domain.audit import AuditEventType, Outcome
+from usmed.domain.audit_patterns import Pattern
 from usmed.domain.consent_choices import PURPOSES
 from usmed.domain.enrolment import Basis
 from usmed.domain.invitation import State
@@ -22,10 +24,15 @@ CODE = "".join(
     for name in (
         "enrolments.py", "counting_passkeys.py", "enrolment_pages.py", "patient_record.py", "desk.py", "scans.py",
         "paper_pages.py", "frame.py",
+        "auditor.py",
     )
 )
 OVER = [State.VOID, State.EXPIRED]
 VALUES = {
+    "audit-": ["search", "patterns", "chain"],
+    "event-": list(AuditEventType),
+    "outcome-": list(Outcome),
+    "pattern-": list(Pattern),
     "entry-": list(ENTRIES),
     "look-": list(LOOKS),
     "state-": list(State),

@@ -115,6 +115,12 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("Usmed.Foreign", {"Peers": ["x"]}, "Usmed.Foreign.Peers: must be an object of text"),
     ("Usmed.Foreign", {"Peers": {"x": 1}}, "Usmed.Foreign.Peers: must be an object of text"),
     ("Usmed.Foreign", {"Modalities": {"ct": "regional"}}, "Usmed.Foreign.Modalities.ct: is also in"),
+    ("Usmed.Audit", {"Patterns": {"Opens": "6:00"}}, 'Usmed.Audit.Patterns.Opens: must be a time of day, "HH:MM"'),
+    ("Usmed.Audit", {"Patterns": {"Closes": "24:00"}}, "Usmed.Audit.Patterns.Closes: must be"),
+    ("Usmed.Audit", {"Patterns": {"Zone": "Moldova"}}, "Usmed.Audit.Patterns.Zone: there is no time zone 'Moldova'"),
+    ("Usmed.Audit", {"Patterns": {"Zone": "../x"}}, "Usmed.Audit.Patterns.Zone: there is no time zone"),
+    ("Usmed.Audit", {"Patterns": {"Watched": ["7"]}}, "Usmed.Audit.Patterns.Watched: '7' is no patient's number"),
+    ("Usmed.Audit", {"Patterns": {"WindowMinutes": 0}}, "Usmed.Audit.Patterns.WindowMinutes: must be a whole number"),
     # settings of Orthanc's own that would open a way around consent
     ("LimitFindResults", 100, "LimitFindResults: must be 0"),
     ("LimitFindInstances", 1, "LimitFindInstances: must be 0"),

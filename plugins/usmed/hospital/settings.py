@@ -1,12 +1,16 @@
 """The node's settings: section "Usmed" of Orthanc's configuration, read whole before anything starts."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from datetime import time, timedelta
 from enum import StrEnum
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from usmed.domain.audit_patterns import Rules
 from usmed.domain.errors import ConfigurationError
 
 SECTION = "Usmed"
@@ -101,6 +105,27 @@ class ForeignSettings:
 
 
 @dataclass(frozen=True)
+class PatternSettings:
+    """What is unusual enough for the auditor's page. Hours are the hospital's own, "HH:MM"; equal ones never end."""
+
+    ManyPatients: int = 40
+    WindowMinutes: int = 60
+    OutOfHours: int = 10
+    Opens: str = "06:00"
+    Closes: str = "22:00"
+    Zone: str = "Europe/Bucharest"
+    Watched: list[str] = field(default_factory=list)
+    Systems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """The audit log's use."""
+
+    Patterns: PatternSettings = field(default_factory=PatternSettings)
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything the administrator can set. An empty `Hospital` makes a node that stands alone."""
 
@@ -113,6 +138,7 @@ class Settings:
     Pull: PullSettings = field(default_factory=PullSettings)
     Retention: RetentionSettings = field(default_factory=RetentionSettings)
     Hub: HubSettings = field(default_factory=HubSettings)
+    Audit: AuditSettings = field(default_factory=AuditSettings)
     Own: OwnSettings = field(default_factory=OwnSettings)
     Foreign: ForeignSettings = field(default_factory=ForeignSettings)
 
@@ -134,8 +160,10 @@ _MINIMA = {
     "Retention.SweepSeconds": 1,
     "Hub.ReconcileSeconds": 1,
     "Hub.RegionSeconds": 1,
+    "Audit.Patterns.WindowMinutes": 1,
 }
-_MAXIMA = {"Federation.Port": 65535, "Lookup.DeadlineSeconds": 60, "Pull.Connections": 16}
+_MAXIMA = {"Federation.Port": 65535, "Lookup.DeadlineSeconds": 60, "Pull.Connections": 16,
+           "Audit.Patterns.WindowMinutes": 1440}  # fmt: skip
 
 
 def read_settings(configuration: Mapping[str, Any], source: str) -> Settings:
@@ -156,6 +184,7 @@ def read_settings(configuration: Mapping[str, Any], source: str) -> Settings:
     retention = settings.Retention
     if retention.AfterWithdrawal is WithdrawnCopies.KEEP and not retention.LegalBasis.strip():
         problems.append(f"{SECTION}.Retention.LegalBasis: must say by which law copies are kept after a withdrawal")
+    _check_audit(settings.Audit, problems)
     _check_orthanc(settings, configuration, problems)
     if problems:
         raise ConfigurationError(source, problems)
@@ -227,6 +256,36 @@ def _check_files(settings: Settings, problems: list[str]) -> None:
     for name in ("RegionFile", "PrivateKeyFile"):
         if settings.federated and not named[name]:
             problems.append(f"{SECTION}.{name}: is needed when Hospital is set")
+
+
+def _check_audit(audit: AuditSettings, problems: list[str]) -> None:
+    patterns, path = audit.Patterns, f"{SECTION}.Audit.Patterns"
+    for name in ("Opens", "Closes"):
+        if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", getattr(patterns, name)):
+            problems.append(f'{path}.{name}: must be a time of day, "HH:MM"')
+    try:
+        ZoneInfo(patterns.Zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        problems.append(f'{path}.Zone: there is no time zone {patterns.Zone!r}; an example is "Europe/Bucharest"')
+    problems += [
+        f"{path}.Watched: {one!r} is no patient's number with its issuer, ISSUER:NUMBER"
+        for one in patterns.Watched
+        if not all(one.partition(":"))
+    ]
+
+
+def pattern_rules(settings: PatternSettings) -> Rules:
+    """Return the rules that these settings make; they have been checked."""
+    return Rules(
+        many_patients=settings.ManyPatients,
+        window=timedelta(minutes=settings.WindowMinutes),
+        watched=frozenset(settings.Watched),
+        opens=time.fromisoformat(settings.Opens),
+        closes=time.fromisoformat(settings.Closes),
+        out_of_hours=settings.OutOfHours,
+        zone=ZoneInfo(settings.Zone),
+        systems=frozenset(settings.Systems),
+    )
 
 
 def _check_orthanc(settings: Settings, configuration: Mapping[str, Any], problems: list[str]) -> None:

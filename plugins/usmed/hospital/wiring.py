@@ -31,6 +31,7 @@ from usmed.hospital.guest_store import GuestStore
 from usmed.hospital.identities import Identities
 from usmed.hospital.lookup import FederatedLookup
 from usmed.hospital.outbound import Kind, Outbound
+from usmed.hospital.oversight import Oversight, create_oversight
 from usmed.hospital.pages import create_pages
 from usmed.hospital.patient_requests import PatientRequests
 from usmed.hospital.permission import Permissions
@@ -90,6 +91,7 @@ class Node:
     deliveries: Deliveries
     accesses: AccessFeed
     withdrawals: Withdrawals
+    oversight: Oversight
 
     def start(self) -> None:
         """Start what runs by itself. The listener's port has been taken before."""
@@ -103,10 +105,12 @@ class Node:
         self.deliveries.start()
         self.accesses.start()
         self.region_watcher.start()
+        self.oversight.start()
 
     def stop(self) -> None:
         """Stop, losing nothing: what was begun is on disk. Nobody waits any more for another hospital."""
         self.pulls.stop()
+        self.oversight.stop()
         self.deliveries.stop()
         self.accesses.stop()
         self.withdrawals.stop()
@@ -326,6 +330,15 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         open_paths=frozenset({HEALTH_PATH}),
         refused=refused,
     )
+    oversight = create_oversight(
+        settings=settings.Audit,
+        hospital=own.id,
+        key=key,
+        region=region_now,
+        database=database,
+        audit=audit,
+        clock=utc_now,
+    )
     pages = create_pages(
         naming=naming,
         archive=archive,
@@ -345,6 +358,8 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
             clock=utc_now,
         ),
         staff_pages=create_staff_pages(
+            settings=settings,
+            oversight=oversight,
             hospital=own.id,
             key=key,
             region=region_now,
@@ -406,6 +421,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
             hospital=own.id, wanted=lambda: bool(region_now().portal), database=database, client=client, clock=utc_now
         ),
         withdrawals=withdrawals,
+        oversight=oversight,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from zoneinfo import ZoneInfo
 
 from flask import Blueprint
 from joserfc.jwk import OKPKey
@@ -9,13 +10,16 @@ from joserfc.jwk import OKPKey
 from usmed.domain.identifiers import Naming
 from usmed.domain.region import RegionManifest
 from usmed.hospital.archive import Archive
+from usmed.hospital.audit_pages import AuditServices, create_audit_pages
 from usmed.hospital.desk import Desk
 from usmed.hospital.enrolment_pages import Services as EnrolmentServices
 from usmed.hospital.enrolment_pages import create_enrolment_pages
 from usmed.hospital.enrolments import Enrolments
 from usmed.hospital.frame import Frame
+from usmed.hospital.oversight import Oversight
 from usmed.hospital.paper_pages import add_paper_pages
 from usmed.hospital.patient_record import PatientRecords
+from usmed.hospital.settings import Settings
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.deliveries import Deliveries
 from usmed.platform.signed_http import SignedClient
@@ -24,6 +28,8 @@ from usmed.platform.storage import Database
 
 def create_staff_pages(
     *,
+    settings: Settings,
+    oversight: Oversight,
     hospital: str,
     key: OKPKey,
     region: Callable[[], RegionManifest],
@@ -45,6 +51,10 @@ def create_staff_pages(
         hospital_name: what people call a hospital, by its id.
         clock: aware UTC.
     """
+
+    def names() -> dict[str, str]:
+        return {one: hospital_name(one) for one in region().hospitals}
+
     frame = Frame(hospital_name=lambda: hospital_name(hospital), audit=audit, clock=clock)
     enrolments = Enrolments(
         hospital=hospital,
@@ -59,5 +69,9 @@ def create_staff_pages(
     )
     services = EnrolmentServices(enrolments=enrolments, deliveries=deliveries, archive=archive, frame=frame)
     pages = create_enrolment_pages(services)
-    add_paper_pages(pages, services, desk, lambda: {one: hospital_name(one) for one in region().hospitals})
-    return {"desk": pages}
+    add_paper_pages(pages, services, desk, names)
+    zone = ZoneInfo(settings.Audit.Patterns.Zone)
+    return {
+        "desk": pages,
+        "audit": create_audit_pages(AuditServices(oversight.auditor, frame, naming, zone, names)),
+    }

@@ -14,6 +14,7 @@ from usmed.domain.errors import ConfigurationError, UsmedError
 from usmed.domain.log_head import WitnessReport, check_witnessed
 from usmed.domain.region import RegionManifest
 from usmed.platform import commands_region
+from usmed.platform.audit_export import check
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.environment import DATABASE_URL, setting
 from usmed.platform.keys import generate_certificate, generate_key, load_private_key, public_key_text
@@ -77,6 +78,16 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     tail.add_argument("-n", type=int, default=20, metavar="COUNT", help="how many (default: %(default)s)")
     tail.add_argument("--patient", default="", metavar="ISSUER:VALUE", help="only those about this number")
     tail.set_defaults(run=_tail)
+    export = actions.add_parser(
+        "verify-export",
+        help="check a file that the auditor's page has exported",
+        description="Check that an export (ZIP) is as its hospital signed it. Exit code 1 when it is not.",
+    )
+    export.add_argument("file", type=Path, metavar="FILE")
+    export.add_argument(
+        "--region", required=True, type=Path, metavar="FILE", help="the region manifest, with the hospital's key"
+    )
+    export.set_defaults(run=_verify_export)
     for parser in (verify, tail):
         parser.add_argument(
             "--database",
@@ -118,6 +129,19 @@ def _verify(arguments: argparse.Namespace) -> None:
         print(f"{server} countersigned no head of this log")
     if problems := [problem for one in reports for problem in one.problems]:
         raise BrokenChainError("this is not the log that others saw:\n" + "\n".join(problems))
+
+
+def _verify_export(arguments: argparse.Namespace) -> None:
+    region = load_region(arguments.region)
+    try:
+        bundle = arguments.file.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(str(arguments.file), [error.strerror or "cannot be read"]) from error
+    found = check(bundle, region.hospital_key)
+    log = found.about.get("log", {})
+    print(f"{found.records} record(s), signed by {found.hospital} at {found.about['at']}, asked by {found.about['by']}")
+    print(f"asked: {json.dumps(found.about['asked'], ensure_ascii=False)}")
+    print(f"the log then: {log.get('records')} record(s), head {log.get('hash')}")
 
 
 def _countersigned(regions: Sequence[RegionManifest], heads: HeadStore, log: AuditLog) -> list[WitnessReport]:

@@ -1,16 +1,19 @@
-"""What watches over the node, put together: the auditor. Started and stopped with the node."""
+"""What watches over the node, put together: the auditor, the audit log's way to a syslog server."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from joserfc.jwk import OKPKey
 
 from usmed.domain.region import RegionManifest
 from usmed.hospital.auditor import Auditor
-from usmed.hospital.settings import AuditSettings, pattern_rules
+from usmed.hospital.settings import AuditSettings, SyslogSettings, SyslogTransport, pattern_rules
+from usmed.hospital.syslog_feed import SyslogFeed
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.storage import Database
+from usmed.platform.syslog import DatagramSender, Sender, TlsFiles, TlsSender
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +21,25 @@ class Oversight:
     """What reads the audit log by itself or for somebody."""
 
     auditor: Auditor
+    syslog: SyslogFeed | None
 
     def start(self) -> None:
         """Start what runs by itself."""
+        if self.syslog is not None:
+            self.syslog.start()
 
     def stop(self) -> None:
         """Stop what runs."""
         self.auditor.stop()
+        if self.syslog is not None:
+            self.syslog.stop()
+
+    def status(self) -> dict[str, Any]:
+        """Return what the node's status says."""
+        if self.syslog is None:
+            return {}
+        state = self.syslog.state()
+        return {"Syslog": {"Sent": state.sent, "Waiting": state.waiting, "Problem": state.problem or "none"}}
 
 
 def create_oversight(
@@ -47,4 +62,14 @@ def create_oversight(
         systems=lambda: region().hospitals,
         clock=clock,
     )
-    return Oversight(auditor)
+    return Oversight(auditor, _syslog(settings.Syslog, hospital, database))
+
+
+def _syslog(settings: SyslogSettings, hospital: str, database: Database) -> SyslogFeed | None:
+    if not settings.Host:
+        return None
+    sender: Sender = DatagramSender(settings.Host, settings.Port)
+    if settings.Transport is SyslogTransport.TLS:
+        files = TlsFiles(settings.AuthorityFile, settings.CertificateFile, settings.PrivateKeyFile)
+        sender = TlsSender(settings.Host, settings.Port, files)
+    return SyslogFeed(hospital=hospital, database=database, sender=sender)

@@ -20,6 +20,7 @@ from usmed.hospital.feed import Feed
 from usmed.hospital.fetch import Fetch
 from usmed.hospital.frame import create_entrance
 from usmed.hospital.lookup import FederatedLookup
+from usmed.hospital.oversight import Oversight
 from usmed.hospital.page_requests import NOBODY_LOGGED_IN, agent, is_staff, json_body, text
 from usmed.hospital.patient_request_pages import create_patient_request_pages, offered
 from usmed.hospital.patient_requests import PatientRequests
@@ -40,6 +41,7 @@ def create_pages(
     emergencies: Emergencies,
     requests: PatientRequests,
     staff_pages: Mapping[str, Blueprint],
+    oversight: Oversight,
     stuck: Callable[[], Mapping[str, str]],
     hospital_name: Callable[[str], str],
     refused: Callable[[str, str, str], None],
@@ -129,7 +131,12 @@ def create_pages(
 
     @app.get("/status")
     def status() -> Response:
-        return jsonify(Unreachable=dict(lookup.unreachable()), Hub=feed.last_error or "up", CopiesToLookAt=stuck())
+        return jsonify(
+            Unreachable=dict(lookup.unreachable()),
+            Hub=feed.last_error or "up",
+            CopiesToLookAt=stuck(),
+            **oversight.status(),
+        )
 
     def _transfer(row: Any) -> Mapping[str, Any]:
         progress = pulls.progress(row.study_instance_uid)

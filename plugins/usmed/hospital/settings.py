@@ -118,11 +118,31 @@ class PatternSettings:
     Systems: list[str] = field(default_factory=list)
 
 
+class SyslogTransport(StrEnum):
+    """How audit messages travel."""
+
+    TLS = "tls"
+    UDP = "udp"
+
+
+@dataclass(frozen=True)
+class SyslogSettings:
+    """The syslog server that gets the audit log; none if Host is empty."""
+
+    Host: str = ""
+    Port: int = 6514
+    Transport: SyslogTransport = SyslogTransport.TLS
+    AuthorityFile: str = ""
+    CertificateFile: str = ""
+    PrivateKeyFile: str = ""
+
+
 @dataclass(frozen=True)
 class AuditSettings:
     """The audit log's use."""
 
     Patterns: PatternSettings = field(default_factory=PatternSettings)
+    Syslog: SyslogSettings = field(default_factory=SyslogSettings)
 
 
 @dataclass(frozen=True)
@@ -161,9 +181,10 @@ _MINIMA = {
     "Hub.ReconcileSeconds": 1,
     "Hub.RegionSeconds": 1,
     "Audit.Patterns.WindowMinutes": 1,
+    "Audit.Syslog.Port": 1,
 }
 _MAXIMA = {"Federation.Port": 65535, "Lookup.DeadlineSeconds": 60, "Pull.Connections": 16,
-           "Audit.Patterns.WindowMinutes": 1440}  # fmt: skip
+           "Audit.Patterns.WindowMinutes": 1440, "Audit.Syslog.Port": 65535}  # fmt: skip
 
 
 def read_settings(configuration: Mapping[str, Any], source: str) -> Settings:
@@ -249,6 +270,9 @@ def _check_files(settings: Settings, problems: list[str]) -> None:
         "PrivateKeyFile": settings.PrivateKeyFile,
         "Federation.TlsCertificateFile": federation.TlsCertificateFile,
         "Federation.TlsPrivateKeyFile": federation.TlsPrivateKeyFile,
+        "Audit.Syslog.AuthorityFile": settings.Audit.Syslog.AuthorityFile,
+        "Audit.Syslog.CertificateFile": settings.Audit.Syslog.CertificateFile,
+        "Audit.Syslog.PrivateKeyFile": settings.Audit.Syslog.PrivateKeyFile,
     }
     for name, value in named.items():
         if value and not Path(value).is_file():
@@ -267,6 +291,8 @@ def _check_audit(audit: AuditSettings, problems: list[str]) -> None:
         ZoneInfo(patterns.Zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         problems.append(f'{path}.Zone: there is no time zone {patterns.Zone!r}; an example is "Europe/Bucharest"')
+    if audit.Syslog.PrivateKeyFile and not audit.Syslog.CertificateFile:
+        problems.append(f"{SECTION}.Audit.Syslog.PrivateKeyFile: goes with a CertificateFile")
     problems += [
         f"{path}.Watched: {one!r} is no patient's number with its issuer, ISSUER:NUMBER"
         for one in patterns.Watched

@@ -373,6 +373,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
             hospital_name=name_of,
             clock=utc_now,
         ),
+        oversight=oversight,
         stuck=lambda: {**withdrawals.stuck, **copies.stuck},
         hospital_name=name_of,
         refused=refused,

@@ -15,7 +15,8 @@ ACTORS = sorted(one.name for one in PACKAGE.iterdir() if one.is_dir() and one.na
 PURE = {
     "base64", "binascii", "collections", "copy", "dataclasses", "datetime", "enum", "functools", "hashlib",
     "importlib", "itertools", "json", "math", "re", "struct", "types", "typing", "unicodedata", "urllib",
-    "Cryptodome", "cryptography", "email", "fido2", "joserfc", "jsonschema", "phonenumbers", "rfc8785", "stdnum", "xml",
+    "Cryptodome", "cryptography", "email", "fido2", "hl7", "joserfc", "jsonschema", "phonenumbers", "rfc8785", "stdnum",
+    "xml",
 }  # fmt: skip
 """What the domain may use. No I/O, clock, threads or randomness among them, but for what IMPURE names."""
 

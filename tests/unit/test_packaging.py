@@ -23,7 +23,7 @@ def documented() -> set[str]:
     names = set()
     for cell in re.findall(r"^\| (`USMED_[^|]*) \|", INSTALL, re.MULTILINE):
         prefix = ""
-        for name in re.findall(r"`([A-Z_]+)`", cell):
+        for name in re.findall(r"`([A-Z0-9_]+)`", cell):
             if name.startswith("_"):
                 names.add(prefix + name)
             else:
@@ -38,7 +38,7 @@ def documented() -> set[str]:
 def test_every_setting_is_documented(file: str) -> None:
     """An undocumented option fails this test."""
     text = (REPOSITORY / file).read_text(encoding="utf-8")
-    used = {name.removesuffix("_") for name in re.findall(r"\bUSMED_[A-Z_]+", text)}
+    used = {name.removesuffix("_") for name in re.findall(r"\bUSMED_[A-Z0-9_]+", text)}
     # X_FILE holds the value of X; the entry point's help abbreviates the names that begin with USMED_POSTGRESQL.
     missing = {name for name in used if name not in documented() and name.removesuffix("_FILE") not in documented()}
     assert missing == set()

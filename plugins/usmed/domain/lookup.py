@@ -142,11 +142,13 @@ class RemoteAnswers:
         answers: one for each entity, whoever holds it.
         missing: hospitals that should have been asked or did not answer, each with the reason in plain words.
         identifiers: what the person is known by, as far as this hospital may know.
+        permitted: whether hospitals were asked by a ticket. Without one nothing tells whether there is anything.
     """
 
     answers: tuple[RemoteAnswer, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     identifiers: frozenset[PatientIdentifier] = frozenset()
+    permitted: bool = False
 
 
 def merge_holders(level: Level, answers: Iterable[RemoteAnswer]) -> list[RemoteAnswer]:

@@ -113,7 +113,7 @@ class Fetch:
                 log.warning("studies were not fetched ahead: %s", error)
 
     def _prefetch(self, answers: RemoteAnswers, agent: str) -> None:
-        wanted = self._limited(answers.answers)
+        wanted = self.within_limits(answers.answers)
         pulls = self._pulls.rows({one.study_instance_uid for one in wanted})
         for answer in wanted:
             row = pulls.get(answer.study_instance_uid)
@@ -122,7 +122,7 @@ class Fetch:
             if row is None or (row.state is State.COMPLETE and row.instances < answer.instances):
                 self._pulls.ask(self._wanted(answers, answer), requested_by=agent, urgent=False)
 
-    def _limited(self, answers: Iterable[RemoteAnswer]) -> list[RemoteAnswer]:
+    def within_limits(self, answers: Iterable[RemoteAnswer]) -> list[RemoteAnswer]:
         """Keep what the settings allow: modalities, age, the newest so many."""
         settings = self._settings
         kept = []

@@ -201,7 +201,7 @@ class FederatedLookup:
             missing[holder] = f"no answer within {self._deadline_s:g} s"
             self._circuit.failed(holder, missing[holder])
         level = Level.STUDY if query.level is Level.PATIENT else query.level
-        return RemoteAnswers(tuple(merge_holders(level, answers)), missing, resolution.identifiers)
+        return RemoteAnswers(tuple(merge_holders(level, answers)), missing, resolution.identifiers, permitted=True)
 
     def _request(
         self, query: Query, selector: Selector, resolution: Resolution, ticket: SignedTicket

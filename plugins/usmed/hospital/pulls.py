@@ -202,6 +202,11 @@ class Pulls:
         """Tell whether every study here is whole. Costs nothing: most lookups end here."""
         return not self._arriving
 
+    @property
+    def unfinished(self) -> int:
+        """Return how many studies are on their way or about to be."""
+        return self._store.count(*UNFINISHED)
+
     # ---- running ----
 
     def _dispatch(self) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import time, timedelta
 from enum import StrEnum
+from ipaddress import ip_network
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -12,6 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from usmed.domain.audit_patterns import Rules
 from usmed.domain.errors import ConfigurationError
+from usmed.domain.hl7_message import CHARACTER_SETS
 
 SECTION = "Usmed"
 
@@ -60,6 +62,14 @@ class PullSettings:
     WaitSeconds: float = 300.0
 
 
+class Processing(StrEnum):
+    """MSH-11 (HL7 table 0103): which messages are meant for this node."""
+
+    PRODUCTION = "P"
+    TRAINING = "T"
+    DEBUGGING = "D"
+
+
 class WithdrawnCopies(StrEnum):
     """What becomes of a guest copy that the patient's consents do not permit any more."""
 
@@ -84,6 +94,33 @@ class HubSettings:
     ReconcileSeconds: float = 900.0
     ConsentSeconds: float = 5.0
     RegionSeconds: float = 30.0
+
+
+@dataclass(frozen=True)
+class Hl7Settings:
+    """The port for messages of the hospital information system; port 0 opens none."""
+
+    ListenAddress: str = "0.0.0.0"  # noqa: S104 - systems of the hospital send to it, from addresses that are listed
+    Port: int = 0
+    Senders: dict[str, str] = field(default_factory=dict)
+    Issuers: dict[str, str] = field(default_factory=dict)
+    IssuerWithoutAuthority: str = ""
+    ProcessingId: Processing = Processing.PRODUCTION
+    CharacterSet: str = "UNICODE UTF-8"
+    MaximumMessageBytes: int = 65536
+    IdleSeconds: float = 3600.0
+    TlsCertificateFile: str = ""
+    TlsPrivateKeyFile: str = ""
+    TlsClientAuthoritiesFile: str = ""
+
+
+@dataclass(frozen=True)
+class ArrivalsSettings:
+    """Patients who come today: the other source, and how long they are remembered."""
+
+    WorklistFolder: str = ""
+    WorklistSeconds: float = 10.0
+    KeepDays: int = 7
 
 
 @dataclass(frozen=True)
@@ -159,6 +196,8 @@ class Settings:
     Retention: RetentionSettings = field(default_factory=RetentionSettings)
     Hub: HubSettings = field(default_factory=HubSettings)
     Audit: AuditSettings = field(default_factory=AuditSettings)
+    Hl7: Hl7Settings = field(default_factory=Hl7Settings)
+    Arrivals: ArrivalsSettings = field(default_factory=ArrivalsSettings)
     Own: OwnSettings = field(default_factory=OwnSettings)
     Foreign: ForeignSettings = field(default_factory=ForeignSettings)
 
@@ -182,9 +221,22 @@ _MINIMA = {
     "Hub.RegionSeconds": 1,
     "Audit.Patterns.WindowMinutes": 1,
     "Audit.Syslog.Port": 1,
+    "Hl7.MaximumMessageBytes": 4096,
+    "Hl7.IdleSeconds": 1,
+    "Arrivals.WorklistSeconds": 1,
+    "Arrivals.KeepDays": 1,
 }
-_MAXIMA = {"Federation.Port": 65535, "Lookup.DeadlineSeconds": 60, "Pull.Connections": 16,
-           "Audit.Patterns.WindowMinutes": 1440, "Audit.Syslog.Port": 65535}  # fmt: skip
+_MAXIMA = {
+    "Federation.Port": 65535,
+    # Parsed, each byte may be a field of its own.
+    "Hl7.MaximumMessageBytes": 1 << 20,
+    "Hl7.Port": 65535,
+    "Arrivals.KeepDays": 60,
+    "Lookup.DeadlineSeconds": 60,
+    "Pull.Connections": 16,
+    "Audit.Patterns.WindowMinutes": 1440,
+    "Audit.Syslog.Port": 65535,
+}
 
 
 def read_settings(configuration: Mapping[str, Any], source: str) -> Settings:
@@ -202,6 +254,7 @@ def read_settings(configuration: Mapping[str, Any], source: str) -> Settings:
     section = configuration.get(SECTION, {})
     settings = _read(Settings, section, SECTION, problems)
     _check_files(settings, problems)
+    _check_arrivals(settings, problems)
     retention = settings.Retention
     if retention.AfterWithdrawal is WithdrawnCopies.KEEP and not retention.LegalBasis.strip():
         problems.append(f"{SECTION}.Retention.LegalBasis: must say by which law copies are kept after a withdrawal")
@@ -262,9 +315,10 @@ def _checked(good: bool, value: Any, path: str, problems: list[str], expected: s
 
 
 def _check_files(settings: Settings, problems: list[str]) -> None:
-    federation = settings.Federation
-    if bool(federation.TlsCertificateFile) != bool(federation.TlsPrivateKeyFile):
-        problems.append(f"{SECTION}.Federation: TlsCertificateFile and TlsPrivateKeyFile go together")
+    federation, hl7 = settings.Federation, settings.Hl7
+    for name, one in (("Federation", federation), ("Hl7", hl7)):
+        if bool(one.TlsCertificateFile) != bool(one.TlsPrivateKeyFile):
+            problems.append(f"{SECTION}.{name}: TlsCertificateFile and TlsPrivateKeyFile go together")
     named = {
         "RegionFile": settings.RegionFile,
         "PrivateKeyFile": settings.PrivateKeyFile,
@@ -273,6 +327,9 @@ def _check_files(settings: Settings, problems: list[str]) -> None:
         "Audit.Syslog.AuthorityFile": settings.Audit.Syslog.AuthorityFile,
         "Audit.Syslog.CertificateFile": settings.Audit.Syslog.CertificateFile,
         "Audit.Syslog.PrivateKeyFile": settings.Audit.Syslog.PrivateKeyFile,
+        "Hl7.TlsCertificateFile": hl7.TlsCertificateFile,
+        "Hl7.TlsPrivateKeyFile": hl7.TlsPrivateKeyFile,
+        "Hl7.TlsClientAuthoritiesFile": hl7.TlsClientAuthoritiesFile,
     }
     for name, value in named.items():
         if value and not Path(value).is_file():
@@ -312,6 +369,25 @@ def pattern_rules(settings: PatternSettings) -> Rules:
         zone=ZoneInfo(settings.Zone),
         systems=frozenset(settings.Systems),
     )
+
+
+def _check_arrivals(settings: Settings, problems: list[str]) -> None:
+    hl7, folder = settings.Hl7, settings.Arrivals.WorklistFolder
+    if hl7.Port and not hl7.Senders:
+        problems.append(f"{SECTION}.Hl7.Senders: must name who may send, and from which address, when Port is set")
+    for sender, network in hl7.Senders.items():
+        try:
+            ip_network(network)
+        except ValueError:
+            problems.append(f"{SECTION}.Hl7.Senders.{sender}: {network!r} is no address or network such as 10.0.0.0/24")
+        if sender.count("^") != 1:
+            problems.append(f"{SECTION}.Hl7.Senders.{sender}: must be APPLICATION^FACILITY, as in MSH-3 and MSH-4")
+    if hl7.CharacterSet not in CHARACTER_SETS:
+        problems.append(f"{SECTION}.Hl7.CharacterSet: must be one of {', '.join(CHARACTER_SETS)}")
+    if hl7.TlsClientAuthoritiesFile and not hl7.TlsCertificateFile:
+        problems.append(f"{SECTION}.Hl7.TlsClientAuthoritiesFile: needs TlsCertificateFile and TlsPrivateKeyFile")
+    if folder and not Path(folder).is_dir():
+        problems.append(f"{SECTION}.Arrivals.WorklistFolder: there is no folder {folder!r}")
 
 
 def _check_orthanc(settings: Settings, configuration: Mapping[str, Any], problems: list[str]) -> None:

@@ -105,6 +105,12 @@ class PullStore:
         with self._database.read() as connection:
             return [_row(row._asdict()) for row in connection.execute(query)]
 
+    def count(self, *states: State) -> int:
+        """Return how many pulls are in these states."""
+        query = sa.select(sa.func.count()).select_from(_pull).where(_pull.c.state.in_([str(one) for one in states]))
+        with self._database.read() as connection:
+            return int(connection.execute(query).scalar_one())
+
     def recent(self, limit: int) -> list[PullRow]:
         """Return the newest pulls, newest first."""
         query = sa.select(_pull).order_by(_pull.c.created.desc(), _pull.c.study_instance_uid).limit(limit)

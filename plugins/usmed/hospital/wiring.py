@@ -43,6 +43,7 @@ from usmed.hospital.settings import SECTION, Settings, WithdrawnCopies
 from usmed.hospital.store import CHAIN, AnswerCache, PullStore, ToldStore
 from usmed.hospital.tickets import Tickets
 from usmed.hospital.transfer import Transfer
+from usmed.hospital.wiring_arrivals import Intake, create_intake
 from usmed.hospital.wiring_pages import create_staff_pages
 from usmed.hospital.withdrawals import Withdrawals
 from usmed.platform.audit_log import AUDIT_THREAD, AuditLog
@@ -84,6 +85,7 @@ class Node:
     retention: Retention
     feed: Feed
     arrivals: Arrivals
+    intake: Intake
     pages: Flask
     listener: Listener
     client: SignedClient
@@ -102,6 +104,7 @@ class Node:
         self.feed.start()
         self.fetch.start()
         self.arrivals.start()
+        self.intake.start()
         self.deliveries.start()
         self.accesses.start()
         self.region_watcher.start()
@@ -116,6 +119,7 @@ class Node:
         self.withdrawals.stop()
         self.region_watcher.stop()
         self.client.close()
+        self.intake.stop()
         self.arrivals.stop()
         self.fetch.stop()
         self.feed.stop()
@@ -196,6 +200,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         lookup.forget()
         tickets.forget(patient)
         withdrawals.look()
+        intake.prefetcher.consents_changed(patient)
 
     def consents_may_have_changed(patient: Collection[PatientIdentifier]) -> None:
         withdrawals.hint(patient)
@@ -245,6 +250,9 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         workers=settings.Pull.Workers,
     )
     fetch = Fetch(naming=naming, lookup=lookup, pulls=pulls, archive=archive, settings=settings.Pull, clock=utc_now)
+    intake = create_intake(
+        settings, naming=naming, database=database, audit=audit, fetch=fetch, pulls=pulls, clock=utc_now
+    )
     national = region.national_number
     feed = Feed(
         naming=naming,
@@ -404,6 +412,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         ),
         feed=feed,
         arrivals=Arrivals(naming=naming, archive=archive, fetch=fetch),
+        intake=intake,
         pages=pages,
         listener=Listener(
             guard,

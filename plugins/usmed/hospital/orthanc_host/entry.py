@@ -61,6 +61,7 @@ def start() -> None:
     node = create_node(settings, archive, storage)
     # Here and not when Orthanc has started: a node that the others cannot reach must not look as if it were one.
     node.listener.bind()
+    node.intake.bind()
     _register(node, archive, matching, configuration)
 
 

@@ -1,4 +1,4 @@
-"""The feed of a hospital information system into a real node that is killed again and again: nothing is lost or doubled."""
+"""A hospital information system feeds a real node that is killed again and again: nothing is lost or done twice."""
 
 import random
 import signal

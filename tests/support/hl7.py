@@ -44,8 +44,8 @@ def _segment(name: str, fields: dict[int, str]) -> str:
 def feed_of(count: int, limit: int, day: str = "20261122") -> list[tuple[bytes, str, str]]:
     """Return what a system sends: bytes on the line, then MSA-1 and MSA-2 of its answer ("" for none).
 
-    The good ones name the patients `Șt^<number>`; of every three, two are arrivals of `day` and the third an update. Every
-    sort of broken message stands among them, in an order of chance that is always the same.
+    The good ones name the patients `Șt^<number>`; of every three, two are arrivals of `day` and the third an update.
+    Every sort of broken message stands among them, in an order of chance that is always the same.
     """
     chance = random.Random(7)
     sorts: list[Callable[[str], tuple[bytes, str]]] = [

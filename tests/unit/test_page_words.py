@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from usmed.domain.arrival import Prefetch, Source
 from usmed.domain.audit import AuditEventType, Outcome
 from usmed.domain.audit_patterns import Pattern
 from usmed.domain.consent_choices import PURPOSES
@@ -23,8 +24,7 @@ CODE = "".join(
     FOLDER.joinpath(name).read_text("utf-8")
     for name in (
         "enrolments.py", "counting_passkeys.py", "enrolment_pages.py", "patient_record.py", "desk.py", "scans.py",
-        "paper_pages.py", "frame.py",
-        "auditor.py",
+        "paper_pages.py", "frame.py", "arrivals_pages.py", "auditor.py",
     )
 )
 OVER = [State.VOID, State.EXPIRED]
@@ -35,6 +35,8 @@ VALUES = {
     "pattern-": list(Pattern),
     "entry-": list(ENTRIES),
     "look-": list(LOOKS),
+    "prefetch-": list(Prefetch),
+    "source-": list(Source),
     "state-": list(State),
     "by-": list(Basis),
     "signs-": [*Basis, "patient"],

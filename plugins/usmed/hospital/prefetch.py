@@ -139,9 +139,9 @@ class Prefetcher:
                 self._store.set(entry.arrival, state, reason=reason)
 
     def _state(self, studies: Collection[str]) -> tuple[Prefetch, str]:
-        rows = self._pulls.rows(studies)
-        states = [rows[one].state if one in rows else None for one in studies]
-        reasons = [row.reason for row in rows.values() if row.state in GIVEN_UP and row.reason]
+        pulls = self._pulls.standing(studies)
+        states = [pulls[one][0] if one in pulls else None for one in studies]
+        reasons = [reason for state, reason in pulls.values() if state in GIVEN_UP and reason]
         return settled(states), "; ".join(dict.fromkeys(reasons))[:500]
 
     def _sweep(self) -> None:

@@ -138,6 +138,10 @@ class Pulls:
         """Return the pulls of these studies, those that exist."""
         return self._store.many(study_instance_uids)
 
+    def standing(self, study_instance_uids: Collection[str]) -> dict[str, tuple[State, str]]:
+        """Return state and reason of the pulls of these studies, those that exist. Cheap, however many they are."""
+        return self._store.standing(study_instance_uids)
+
     def deleted(self, study_orthanc_id: str) -> None:
         """Forget a finished pull whose guest copy somebody deleted: the study is elsewhere again.
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import batched
 from typing import Any
 
 import sqlalchemy as sa
@@ -104,6 +105,16 @@ class PullStore:
             query = query.where(_pull.c.state.in_([str(state) for state in states]))
         with self._database.read() as connection:
             return [_row(row._asdict()) for row in connection.execute(query)]
+
+    def standing(self, study_instance_uids: Collection[str]) -> dict[str, tuple[State, str]]:
+        """Return state and reason of the pulls of these studies, those that exist: without their manifests."""
+        found: dict[str, tuple[State, str]] = {}
+        with self._database.read() as connection:
+            for some in batched(study_instance_uids, 500, strict=False):
+                columns = sa.select(_pull.c.study_instance_uid, _pull.c.state, _pull.c.reason)
+                for row in connection.execute(columns.where(_pull.c.study_instance_uid.in_(some))):
+                    found[row.study_instance_uid] = (State(row.state), row.reason)
+        return found
 
     def count(self, *states: State) -> int:
         """Return how many pulls are in these states."""

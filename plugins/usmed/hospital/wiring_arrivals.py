@@ -23,8 +23,9 @@ from usmed.platform.storage import Database
 
 @dataclass(frozen=True)
 class Intake:
-    """The sources of arrivals, those that are set, and the prefetch."""
+    """The sources of arrivals, those that are set, the prefetch, and the hospital's day."""
 
+    today: Callable[[], date]
     store: ArrivalStore
     prefetcher: Prefetcher
     listener: MllpListener | None
@@ -120,7 +121,7 @@ def create_intake(
             today=today,
             arrived=prefetcher.look,
         )
-    return Intake(store, prefetcher, listener, worklists)
+    return Intake(today, store, prefetcher, listener, worklists)
 
 
 def _tls(settings: Hl7Settings) -> ssl.SSLContext | None:

@@ -1,7 +1,7 @@
 """Puts the pages for staff together: by the first part of their address below `/usmed/`, a blueprint each."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 from flask import Blueprint
@@ -10,6 +10,9 @@ from joserfc.jwk import OKPKey
 from usmed.domain.identifiers import Naming
 from usmed.domain.region import RegionManifest
 from usmed.hospital.archive import Archive
+from usmed.hospital.arrival_store import ArrivalStore
+from usmed.hospital.arrivals_pages import Services as ArrivalsServices
+from usmed.hospital.arrivals_pages import create_arrivals_pages
 from usmed.hospital.audit_pages import AuditServices, create_audit_pages
 from usmed.hospital.desk import Desk
 from usmed.hospital.enrolment_pages import Services as EnrolmentServices
@@ -19,6 +22,7 @@ from usmed.hospital.frame import Frame
 from usmed.hospital.oversight import Oversight
 from usmed.hospital.paper_pages import add_paper_pages
 from usmed.hospital.patient_record import PatientRecords
+from usmed.hospital.pulls import Pulls
 from usmed.hospital.settings import Settings
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.deliveries import Deliveries
@@ -42,6 +46,9 @@ def create_staff_pages(
     desk: Desk,
     hospital_name: Callable[[str], str],
     clock: Callable[[], datetime],
+    arrivals: ArrivalStore,
+    pulls: Pulls,
+    today: Callable[[], date],
 ) -> dict[str, Blueprint]:
     """Return the pages for staff.
 
@@ -50,12 +57,21 @@ def create_staff_pages(
         key: its private key.
         hospital_name: what people call a hospital, by its id.
         clock: aware UTC.
+        today: the hospital's day.
     """
 
     def names() -> dict[str, str]:
         return {one: hospital_name(one) for one in region().hospitals}
 
     frame = Frame(hospital_name=lambda: hospital_name(hospital), audit=audit, clock=clock)
+    arrivals_services = ArrivalsServices(
+        store=arrivals,
+        standing=pulls.standing,
+        database=database,
+        today=today,
+        hospital_name=hospital_name,
+        frame=frame,
+    )
     enrolments = Enrolments(
         hospital=hospital,
         key=key,
@@ -72,6 +88,7 @@ def create_staff_pages(
     add_paper_pages(pages, services, desk, names)
     zone = ZoneInfo(settings.Audit.Patterns.Zone)
     return {
+        "arrivals": create_arrivals_pages(arrivals_services),
         "desk": pages,
         "audit": create_audit_pages(AuditServices(oversight.auditor, frame, naming, zone, names)),
     }

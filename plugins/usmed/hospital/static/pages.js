@@ -80,3 +80,46 @@ function watchForms() {
 }
 
 watchForms();
+
+// A part of the page that changes by itself is loaded anew, now and then. Only rows that are others are exchanged, never the one
+// that somebody is in, so that nobody loses a place, a focus or a selection.
+const LIVE_MS = 3000;
+
+function exchange(rows, fresh) {
+  const old = new Map([...rows.children].map((one) => [one.dataset.key, one]));
+  let place = rows.firstElementChild;
+  for (const one of [...fresh.children]) {
+    const known = old.get(one.dataset.key);
+    old.delete(one.dataset.key);
+    const keep = known && (known.outerHTML === one.outerHTML || known.contains(document.activeElement));
+    const shown = keep ? known : document.importNode(one, true);
+    if (shown === place) place = place.nextElementSibling;
+    else rows.insertBefore(shown, place);
+    if (known && !keep) {
+      if (known === place) place = place.nextElementSibling;
+      known.remove();
+    }
+  }
+  for (const one of old.values()) one.remove();
+}
+
+async function refresh() {
+  const live = document.querySelector("[data-live]");
+  try {
+    if (!document.hidden) {
+      const answer = await fetch(location.href, { cache: "no-store" });
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("[data-live]");
+      const names = (part) => [...part.querySelectorAll("[data-rows]")].map((one) => one.dataset.rows).join();
+      if (answer.ok && fresh && names(live) === names(fresh)) {
+        for (const rows of live.querySelectorAll("[data-rows]")) {
+          exchange(rows, fresh.querySelector(`[data-rows="${rows.dataset.rows}"]`));
+        }
+      } else if (answer.ok && fresh) live.replaceWith(document.importNode(fresh, true));
+    }
+  } catch {
+    // The next time.
+  }
+  setTimeout(refresh, LIVE_MS);
+}
+
+if (document.querySelector("[data-live]")) setTimeout(refresh, LIVE_MS);

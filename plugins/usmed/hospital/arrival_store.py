@@ -23,6 +23,9 @@ _merge = sa.table("patient_merge", *map(sa.column, (
 )))  # fmt: skip
 _message = sa.table("hl7_message", *map(sa.column, ("sha256", "received")))
 
+_AGAIN = (Prefetch.FAILED.value, Prefetch.NOT_PERMITTED.value)
+"""What is asked for again by itself, once it is due."""
+
 OPEN_MERGES = 500
 """How many merges a page shows."""
 
@@ -35,7 +38,7 @@ class Entry:
         arrival: who.
         state, reason: how far, and why, for a person.
         studies: the studies that are to come, by Study Instance UID.
-        attempts: tries that failed since it was last asked for.
+        attempts: tries that brought nothing.
         due: when to try again (Unix seconds); 0 for now or never.
     """
 
@@ -134,12 +137,13 @@ class ArrivalStore:
             )
 
     def next(self, first: date, last: date, now: datetime) -> Entry | None:
-        """Take the next arrival of these days that has to be asked for; it counts as being asked."""
+        """Take the next arrival of these days that has to be asked for, as it was; it is being asked now."""
         second = int(now.timestamp())
         days = _arrival.c.day.between(_day(first), _day(last))
+        # What is new comes first.
         for ready in (
             sa.and_(_arrival.c.state == Prefetch.WAITING.value, days),
-            sa.and_(_arrival.c.state == Prefetch.FAILED.value, days, _arrival.c.due > 0, _arrival.c.due <= second),
+            sa.and_(_arrival.c.state.in_(_AGAIN), days, _arrival.c.due > 0, _arrival.c.due <= second),
         ):
             query = sa.select(_arrival).where(ready).order_by(_arrival.c.day.desc(), _arrival.c.due).limit(1)
             with self._database.read() as connection:
@@ -169,10 +173,11 @@ class ArrivalStore:
 
     def ask_again(self, numbers: Collection[PatientIdentifier], since: date) -> int:
         """Let arrivals wait anew that got nothing, now that a patient's consents are others; return how many."""
-        named = sa.or_(*(sa.and_(_arrival.c.issuer == one.issuer, _arrival.c.value == one.value) for one in numbers))
-        ended = (Prefetch.NOTHING, Prefetch.NOT_PERMITTED, Prefetch.FAILED)
         if not numbers:
             return 0
+        # As they stand in the list: a consent may name another of the patient's numbers than the arrival.
+        named = sa.or_(*(_arrival.c.numbers.contains(_numbers([one])[1:-1], autoescape=True) for one in numbers))
+        ended = (Prefetch.NOTHING, Prefetch.NOT_PERMITTED, Prefetch.FAILED)
         with self._database.write() as connection:
             changed = sa.update(_arrival).where(
                 named, _arrival.c.day >= _day(since), _arrival.c.state.in_([one.value for one in ended])

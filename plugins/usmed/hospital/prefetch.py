@@ -25,6 +25,10 @@ MAXIMUM_UNFINISHED = 200
 """How many pulls may be under way before the next arrival waits."""
 
 MAXIMUM_ATTEMPTS = 10
+AGAIN_S = (30, 120, 600, 1800, 7200)
+"""When it is asked anew where there was no permission: the patient is here, and may give it at the desk or by phone.
+The hub tells of changed consents only hospitals that have studies of the patient."""
+
 MERGES_KEPT = timedelta(days=90)
 _LOOK_S = 2.0
 _SWEEP = timedelta(hours=1)
@@ -122,10 +126,13 @@ class Prefetcher:
             self._store.set(entry.arrival, state, studies=studies, reason=reason or why, attempts=0, due=0)
         else:
             state = Prefetch.NOTHING if answers.permitted else Prefetch.NOT_PERMITTED
-            self._store.set(entry.arrival, state, studies=[], reason="", attempts=0, due=0)
+            tries = 0 if entry.state is Prefetch.FAILED else entry.attempts
+            again = tries < len(AGAIN_S) and state is Prefetch.NOT_PERMITTED
+            due = int(self._clock().timestamp()) + AGAIN_S[tries] if again else 0
+            self._store.set(entry.arrival, state, studies=[], reason="", attempts=tries + 1, due=due)
 
     def _failed(self, entry: Entry, reason: str) -> None:
-        attempts = entry.attempts + 1
+        attempts = entry.attempts + 1 if entry.state is Prefetch.FAILED else 1
         due = self._clock() + timedelta(seconds=min(10 * 2**attempts, 1800))
         # The last try stays as it is: a lookup by a person asks again.
         again = int(due.timestamp()) if attempts < MAXIMUM_ATTEMPTS else 0

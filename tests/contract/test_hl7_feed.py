@@ -20,7 +20,9 @@ from usmed.hospital import mllp_listener
 from usmed.hospital.arrival_store import ArrivalStore
 from usmed.hospital.hl7_feed import Hl7Feed, Senders
 from usmed.hospital.mllp_listener import MllpListener
+from usmed.hospital.settings import Hl7Settings
 from usmed.hospital.store import CHAIN
+from usmed.hospital.wiring_arrivals import tls_context
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.keys import generate_certificate
 from usmed.platform.storage import Database, StorageError, open_database
@@ -227,10 +229,9 @@ def test_it_ends_at_once_with_lines_open(on_sqlite: Node) -> None:
 def test_tls(on_sqlite: Node, tmp_path: Path) -> None:
     certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
     generate_certificate("127.0.0.1", certificate=certificate, key=key, now=datetime.now(UTC))
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
+    files = {"TlsCertificateFile": str(certificate), "TlsPrivateKeyFile": str(key)}
     port = free_port()
-    listener = on_sqlite.listen(port, context=context)
+    listener = on_sqlite.listen(port, context=tls_context(Hl7Settings(**files)))
     plain = on_sqlite.sender(port)
     plain.raw(block(adt()))
     secure = on_sqlite.sender(port)
@@ -239,6 +240,16 @@ def test_tls(on_sqlite: Node, tmp_path: Path) -> None:
     assert secure.send(adt("A01", "2", more=("OBX|1|TX|||" + "x" * 40_000,))).code == "AA"
     secure.close()
     assert plain.hung_up()
+    listener.stop()
+    port, files["TlsClientAuthoritiesFile"] = free_port(), str(certificate)
+    listener = on_sqlite.listen(port, context=tls_context(Hl7Settings(**files)))
+    stranger, known = on_sqlite.sender(port), on_sqlite.sender(port)
+    stranger.socket = trust.wrap_socket(stranger.socket, server_hostname="127.0.0.1")
+    with pytest.raises(OSError, match=r"certificate required|reset"):
+        stranger.send(adt("A01", "3"))
+    trust.load_cert_chain(certificate, key)
+    known.socket = trust.wrap_socket(known.socket, server_hostname="127.0.0.1")
+    assert known.send(adt("A01", "4")).code == "AA"
     listener.stop()
 
 

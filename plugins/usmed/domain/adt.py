@@ -11,7 +11,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
-from usmed.domain.arrival import Arrival, Source
+from usmed.domain.arrival import LONGEST_AHEAD, Arrival, Source
 from usmed.domain.errors import PeerDataError
 from usmed.domain.hl7_message import ErrorCode, Message, MessageError, part
 from usmed.domain.identifiers import Naming, PatientIdentifier, is_text, patient_identifier
@@ -179,8 +179,11 @@ def _merge(message: Message, group: Mapping[str, Any], authorities: Authorities)
 def _arrival(message: Message, group: Mapping[str, Any], person: Person, today: date) -> Arrival:
     pv1, evn = group.get("PV1"), group.get("EVN")
     stamps = [(pv1, 44, "PV1"), (evn, 6, "EVN"), (evn, 2, "EVN")]
-    given = next(((one, name, field) for segment, field, name in stamps if (one := message.text(segment, field))), None)
-    day, time = _moment(*given) if given else (today, "")
+    given = [(one, name, field) for segment, field, name in stamps if (one := message.text(segment, field))]
+    day, time = _moment(*given[0]) if given else (today, "")
+    if day > today + LONGEST_AHEAD:
+        _, name, field = given[0]
+        raise MessageError(ErrorCode.DATA_TYPE, f"{name}^1^{field}", f"{name}-{field} is more than a year ahead")
     place = " ".join(filter(None, (message.text(pv1, 3, component) for component in (1, 2, 3))))
     return Arrival(
         day,

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from enum import StrEnum
 
 from usmed.domain.identifiers import PatientIdentifier
 from usmed.domain.pull import UNFINISHED, State
+
+LONGEST_AHEAD = timedelta(days=366)
+"""How far ahead an arrival may be: what is told is kept until its day has passed."""
 
 
 class Source(StrEnum):

@@ -107,7 +107,7 @@ def create_intake(
             port=settings.Hl7.Port,
             limit_bytes=settings.Hl7.MaximumMessageBytes,
             idle_s=settings.Hl7.IdleSeconds,
-            context=_tls(settings.Hl7),
+            context=tls_context(settings.Hl7),
         )
     if settings.Arrivals.WorklistFolder:
         worklists = WorklistFiles(
@@ -124,7 +124,12 @@ def create_intake(
     return Intake(today, store, prefetcher, listener, worklists)
 
 
-def _tls(settings: Hl7Settings) -> ssl.SSLContext | None:
+def tls_context(settings: Hl7Settings) -> ssl.SSLContext | None:
+    """Return how the port for HL7 messages speaks TLS; None for plain TCP.
+
+    Raises:
+        ConfigurationError: a file cannot be used.
+    """
     if not settings.TlsCertificateFile:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -16,7 +16,7 @@ from typing import Any
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
-from usmed.domain.arrival import Arrival, Source, united
+from usmed.domain.arrival import LONGEST_AHEAD, Arrival, Source, united
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.errors import PeerDataError, UsmedError
 from usmed.domain.identifiers import Naming, is_text
@@ -157,8 +157,9 @@ class WorklistFiles:
         if len(content) > LARGEST_FILE_BYTES:
             raise PeerDataError(f"it has more than {LARGEST_FILE_BYTES >> 20} MB")
         # Not a patient of the past: the folder may keep what is done.
-        earliest = self._today() - timedelta(days=1)
-        return [one for one in read_worklist(content, self._naming) if one.day >= earliest]
+        today = self._today()
+        days = (today - timedelta(days=1), today + LONGEST_AHEAD)
+        return [one for one in read_worklist(content, self._naming) if days[0] <= one.day <= days[1]]
 
     def _refused(self, reason: str) -> None:
         log.warning("%s", reason)

@@ -16,6 +16,7 @@ from werkzeug.test import Client, TestResponse
 
 from contract.hub_region import consent
 from contract.key_servers import SERVERS, Servers
+from support.staff import logged_in
 from usmed.domain.errors import UsmedError
 from usmed.domain.paper import LARGEST_SCAN_BYTES, LIFE, MOST_PAGES
 from usmed.hospital.desk import Desk
@@ -74,8 +75,8 @@ class Node:
         send = self.servers.post_as("bacau")
         return send(member_id, path, document, deadline_s=deadline_s, limit_bytes=limit_bytes)
 
-    def send(self, who: str, method: str, path: str = "", **options: Any) -> TestResponse:
-        log_in = {"REMOTE_USER": who, "AUTH_TYPE": "Basic"}
+    def send(self, who: str, method: str, path: str = "", may: Any = None, **options: Any) -> TestResponse:
+        log_in = logged_in(who, may)
         return self.client.open(f"/consents{path}", method=method, environ_overrides=log_in, **options)
 
     def written(self, **changes: Any) -> str:
@@ -154,6 +155,22 @@ def test_one_person_does_not_count_as_two(node: Node) -> None:
     assert [one["detail"]["what"] for one in refused].count("second-person") == 3
     assert [one["detail"]["what"] for one in refused].count("first-person") == 2
     assert node.confirmed(id, digest).status_code == 200
+
+
+def test_a_role_that_may_not_do_a_thing_does_not_do_it(node: Node) -> None:
+    resource = {"Resource": consent(*NUMBER)}
+    refused = node.send("ionescu", "POST", json=resource, may=["paper.read", "paper.confirm"])
+    assert "your role lacks the permission 'paper.write'" in refused.json["message"]
+    id = node.written()
+    read = {"Sha256": node.scanned(id).json["Sha256"]}
+    for path, body, lacking in (
+        ("confirmation", read, "paper.confirm"), ("refusal", {"Reason": "nu"}, "paper.confirm"),
+        ("cancellation", {}, "paper.write"), ("withdrawal", {}, "paper.write"),
+    ):  # fmt: skip
+        answer = node.send("popa", "POST", f"/{id}/{path}", json=body, may=["paper.read"])
+        assert f"lacks the permission {lacking!r}" in answer.json["message"]
+    assert "lacks" in node.send("popa", "GET", f"/{id}/scan", may=[]).json["message"]
+    assert node.confirmed(id, read["Sha256"]).status_code == 200
 
 
 def test_the_second_refuses_and_says_why(node: Node) -> None:

@@ -18,6 +18,7 @@ from werkzeug.test import Client, TestResponse
 from contract.test_key_servers import SERVERS, KeyRegion, region
 from support.phone import Phone
 from support.shelf import Shelf
+from support.staff import logged_in
 from usmed.domain.canonical import sha256_hex
 from usmed.domain.enrolment import Basis, comparison_code, held_enrolment, read_enrolment, valid_credentials
 from usmed.domain.errors import PeerDataError, RefusedError, TransportError
@@ -197,9 +198,9 @@ class Clerk:
         return self.browser.get(f"/desk/{path}", environ_overrides=self.log_in, **options)
 
     @property
-    def log_in(self) -> dict[str, str]:
+    def log_in(self) -> dict[str, Any]:
         """Return what Orthanc's entry says of whoever has logged in with a password."""
-        return {"REMOTE_USER": self.user, "AUTH_TYPE": "Basic"}
+        return logged_in(self.user)
 
     def post(self, path: str, /, *, csrf: str | None = None, **form: Any) -> TestResponse:
         page = self.get("patient?PatientID=9").text

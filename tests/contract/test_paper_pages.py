@@ -16,6 +16,7 @@ from werkzeug.test import Client, TestResponse, encode_multipart
 from contract.key_servers import Servers
 from contract.test_desk import SCAN, WRONG, Node
 from support.shelf import Shelf
+from support.staff import logged_in
 from usmed.domain.fhir_consent import consent_from_fhir
 from usmed.domain.identifiers import Naming
 from usmed.hospital.enrolment_pages import Services, create_enrolment_pages
@@ -63,14 +64,14 @@ class Pages:
         return self.node.servers.clock().date()
 
     def get(self, path: str, who: str = "ionescu", language: str = "ro") -> TestResponse:
-        log_in = {"REMOTE_USER": who, "AUTH_TYPE": "Basic"}
+        log_in = logged_in(who)
         return self.browser.get(f"/desk/{path}", environ_overrides=log_in, headers={"Accept-Language": language})
 
     def post(self, path: str, user: str = "ionescu", /, **form: Any) -> TestResponse:
         token = re.search(r'name="csrf" value="(\w+)"', self.get("paper/new?PatientID=9", user).text)
         assert token is not None
         given = {"csrf": token[1], **form}
-        log_in = {"REMOTE_USER": user, "AUTH_TYPE": "Basic"}
+        log_in = logged_in(user)
         # As the desk's script sends it: Orthanc keeps multipart/form-data for itself.
         boundary, body = encode_multipart(given)
         return self.browser.post(

@@ -10,6 +10,7 @@ import pytest
 from flask import Flask, jsonify
 from werkzeug.test import Client
 
+from support.staff import logged_in
 from usmed.domain.errors import PeerDataError, RefusedError, TransportError
 from usmed.domain.identifiers import Naming, NationalNumber, PatientIdentifier
 from usmed.hospital.circuit import Circuit
@@ -242,7 +243,7 @@ def pages_of(requests: PatientRequests) -> Client:
 
 def as_(user: str) -> dict[str, Any]:
     token = base64.b64encode(f"{user}:x".encode()).decode()
-    checked = {"REMOTE_USER": user, "AUTH_TYPE": "Basic"}
+    checked = logged_in(user)
     return {"headers": {"Authorization": f"Basic {token}"}, "environ_overrides": checked}
 
 

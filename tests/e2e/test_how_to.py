@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pypdf import PdfWriter
 
-from support.region import AUTH, CLERK, ROOT, Hospital, Hub, Region, eventually
+from support.region import AUTH, CLERK, DOCTOR, ROOT, Hospital, Hub, Region, eventually
 
 PAGES = ROOT / "docs" / "how-to"
 ISSUER = "SF-SPIRIDON"
@@ -42,7 +42,8 @@ def _run(command: str, hospital: Hospital, folder: Path, shown: Mapping[str, str
     """Run a command with what the page leaves to the reader: address, passwords, what an answer has shown before."""
     for name, value in {
         "http://localhost:8042": hospital.url, "--user clerk": f"--user {':'.join(CLERK)}",
-        "--user admin": f"--user {':'.join(AUTH)}", **shown,
+        "--user admin": f"--user {':'.join(AUTH)}", "--user popa": f"--user {':'.join(DOCTOR)}",
+        "--user ionescu": f"--user {':'.join(AUTH)}", **shown,
     }.items():  # fmt: skip
         command = command.replace(name, value)
     done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=False)

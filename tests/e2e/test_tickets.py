@@ -17,7 +17,7 @@ import requests
 
 from e2e.studies import NATIONAL_ISSUER, Patient, Study, national_number
 from support.key_server import KeyServer
-from support.region import AUTH, CLERK, Hospital, Hub, Region, eventually, on_paper, permit
+from support.region import AUTH, CLERK, DOCTOR, Hospital, Hub, Region, eventually, on_paper, permit
 
 CIRCUIT_S = 1.0
 
@@ -243,14 +243,14 @@ REASON = "adus inconstient dupa un accident"
 def test_an_emergency_needs_two_people_and_no_consent(world: World) -> None:
     study, other = _patient_at_a(world), _patient_at_a(world)
     asked = {"PatientID": study.patient.number, "Reason": REASON}
-    assert world.b.as_staff(CLERK, "/emergencies", {**asked, "Reason": "urgent"}).status_code == 400
-    emergency = world.b.as_staff(CLERK, "/emergencies", asked).json()
+    assert world.b.as_staff(DOCTOR, "/emergencies", {**asked, "Reason": "urgent"}).status_code == 400
+    emergency = world.b.as_staff(DOCTOR, "/emergencies", asked).json()
     confirmation = f"/emergencies/{emergency['ID']}/confirmation"
-    assert world.b.as_staff(CLERK, confirmation, {}).status_code == 403
+    assert world.b.as_staff(DOCTOR, confirmation, {}).status_code == 403
     assert world.b.as_staff(AUTH, "/emergencies/none/confirmation", {}).status_code == 400
     assert not _seen(world.b, study)
     opened = world.b.as_staff(AUTH, confirmation, {}).json()
-    assert (opened["AskedBy"], opened["ConfirmedBy"]) == (CLERK[0], AUTH[0])
+    assert (opened["AskedBy"], opened["ConfirmedBy"]) == (DOCTOR[0], AUTH[0])
     assert timedelta(minutes=59) < datetime.fromisoformat(opened["Until"]) - datetime.now(UTC) <= timedelta(hours=1)
     assert _seen(world.b, study)
     assert _fetched(world.b, study)["State"] == "complete"
@@ -274,7 +274,7 @@ def test_a_patient_can_forbid_even_emergencies(world: World) -> None:
     study = _patient_at_a(world)
     purpose = [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActReason", "code": "ETREAT"}]
     _consent(world, study, kind="deny", purpose=purpose)
-    asked = world.b.as_staff(CLERK, "/emergencies", {"PatientID": study.patient.number, "Reason": REASON}).json()
+    asked = world.b.as_staff(DOCTOR, "/emergencies", {"PatientID": study.patient.number, "Reason": REASON}).json()
     refused = world.b.as_staff(AUTH, f"/emergencies/{asked['ID']}/confirmation", {})
     assert refused.status_code == 403
     assert "forbidden" in refused.text
@@ -285,11 +285,11 @@ def test_a_patient_can_forbid_even_emergencies(world: World) -> None:
 def test_who_asks_for_too_many_emergencies_is_refused_and_that_is_written_down(world: World) -> None:
     def ask() -> requests.Response:
         number = national_number(next(_numbers))
-        return world.c.as_staff(CLERK, "/emergencies", {"PatientID": number, "Reason": REASON})
+        return world.c.as_staff(DOCTOR, "/emergencies", {"PatientID": number, "Reason": REASON})
 
     assert [ask().status_code for _ in range(6)] == [200] * 5 + [403]
     last = [one for one in world.c.audit() if one["event"] == "emergency"][-1]
-    assert (last["outcome"], last["agent"], last["reason"]) == ("denied", CLERK[0], REASON)
+    assert (last["outcome"], last["agent"], last["reason"]) == ("denied", DOCTOR[0], REASON)
     assert last["detail"]["what"].startswith("too-many: ")
 
 

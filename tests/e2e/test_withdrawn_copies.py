@@ -19,7 +19,7 @@ import requests
 from e2e import dcmtk
 from e2e.studies import NATIONAL_ISSUER, Patient, Study, national_number
 from support.key_server import KeyServer
-from support.region import AUTH, CLERK, Hospital, Hub, Region, eventually, on_paper, permit
+from support.region import AUTH, DOCTOR, Hospital, Hub, Region, eventually, on_paper, permit
 
 JSON = {"Content-Type": "application/json"}
 LAW = "Legea 95/2006, art. 656: evidența medicală"
@@ -188,7 +188,7 @@ def test_a_copy_of_an_emergency_stays(world: World) -> None:
     patient = new_patient()
     study = at(world.a, patient)
     given = consent(world, patient, "d")
-    asked = world.b.as_staff(CLERK, "/emergencies", {"PatientID": patient.number, "Reason": REASON}).json()
+    asked = world.b.as_staff(DOCTOR, "/emergencies", {"PatientID": patient.number, "Reason": REASON}).json()
     assert world.b.as_staff(AUTH, f"/emergencies/{asked['ID']}/confirmation", {}).ok
     eventually(lambda: world.b.get(f"/usmed/patients/{patient.number}").json()["studies"], WITHIN_S)
     copied(world.b, study)

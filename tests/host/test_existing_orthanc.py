@@ -115,7 +115,7 @@ def test_a_node_that_joins_a_region(existing: Existing, tmp_path: Path) -> None:
             "ListenAddress": "127.0.0.1", "Port": port, "TlsCertificateFile": str(tmp_path / "tls.pem"),
             "TlsPrivateKeyFile": str(tmp_path / "tls.pem.key"),
         },
-        "Own": {"Modalities": ["ws"]},
+        "Own": {"Modalities": ["ws"]}, "Staff": {"Anonymous": "radiologist"},
     }  # fmt: skip
     (existing.etc / "usmed.json").write_text(json.dumps(usmed), "utf-8")
     existing.change("orthanc.json", '"DicomModalities" : {', f'"DicomModalities" : {{ "ws": ["{WORKSTATION}", "h", 4]')

@@ -13,7 +13,10 @@ REASON = "adus inconstient dupa un accident"
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
     folder: Path = tmp_path_factory.mktemp("open")
-    one = Hospital("open", "Spitalul deschis", "OPEN", folder / "open", orthanc={"AuthenticationEnabled": False})
+    one = Hospital(
+        "open", "Spitalul deschis", "OPEN", folder / "open", orthanc={"AuthenticationEnabled": False},
+        section={"Staff": {"Anonymous": "administrator"}},
+    )
     with running_region(folder, [one], Hub(folder / "hub")):
         yield one
 

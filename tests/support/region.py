@@ -36,6 +36,7 @@ PLUGINS = "/usr/share/orthanc/plugins"
 PASSWORD = "test"
 AUTH = ("admin", PASSWORD)
 CLERK = ("clerk", PASSWORD)
+DOCTOR = ("doctor", PASSWORD)
 NATIONAL_ISSUER = "RO-CNP"
 
 
@@ -132,8 +133,9 @@ class Hospital:
         document = json.loads(re.sub(r"^\s*//.*$", "", text, flags=re.M))
         for section, members in self.section.items():
             document["Usmed"].setdefault(section, {}).update(members)
-        # Two people, as a consent on paper needs them.
-        document["RegisteredUsers"] = {**document["RegisteredUsers"], CLERK[0]: CLERK[1]}
+        # Two people, as a consent on paper needs them, and one who treats patients.
+        document["RegisteredUsers"] |= dict([CLERK, DOCTOR])
+        document["Usmed"]["Staff"]["Users"] |= {CLERK[0]: "desk-clerk", DOCTOR[0]: "radiologist"}
         document.update(self.orthanc)
         if self.plain:
             document["Plugins"] = [one for one in document["Plugins"] if "Python" not in one]

@@ -31,7 +31,10 @@ def federated(tmp_path: Path) -> Json:
                 "TlsPrivateKeyFile": str(tmp_path / "tls.key"),
             },
             "Own": {"Modalities": ["ct"]},
+            "Staff": {"Users": {"ana": "radiologist"}},
         },
+        "AuthenticationEnabled": True,
+        "RegisteredUsers": {"ana": "secret"},
         "Plugins": ["/p/libOrthancGdcm.so", "/p/libOrthancPython.so", "/p/libOrthancDicomWeb.so"],
     }
 
@@ -121,6 +124,11 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("Usmed.Audit", {"Patterns": {"Zone": "../x"}}, "Usmed.Audit.Patterns.Zone: there is no time zone"),
     ("Usmed.Audit", {"Patterns": {"Watched": ["7"]}}, "Usmed.Audit.Patterns.Watched: '7' is no patient's number"),
     ("Usmed.Audit", {"Patterns": {"WindowMinutes": 0}}, "Usmed.Audit.Patterns.WindowMinutes: must be a whole number"),
+    ("Usmed.Staff", {"Users": {"ana": "reader"}}, "Usmed.Staff.Users.ana: there is no role 'reader'; there are"),
+    ("Usmed.Staff", {"Users": {"bogdan": "surgeon"}}, "Usmed.Staff.Users: 'ana' of RegisteredUsers has no role"),
+    ("Usmed.Staff", {"OtherUsers": "all"}, "Usmed.Staff.OtherUsers: there is no role 'all'"),
+    ("Usmed.Staff", {"RolesFile": "/none", "OtherUsers": "x"}, "Usmed.Staff.RolesFile: /none: No such file"),
+    ("AuthenticationEnabled", False, "Usmed.Staff.Anonymous: must name the role of everybody who can connect"),
     # settings of Orthanc's own that would open a way around consent
     ("LimitFindResults", 100, "LimitFindResults: must be 0"),
     ("LimitFindInstances", 1, "LimitFindInstances: must be 0"),
@@ -219,7 +227,12 @@ def test_every_setting_stands_in_orthanc_json_and_the_other_way_round() -> None:
 
 
 def test_orthanc_json_states_the_defaults() -> None:
-    assert documented() == json.loads(json.dumps(asdict(Settings())))
+    stated = documented()
+    # The one user of that file.
+    assert stated["Staff"].pop("Users") == {"admin": "administrator"}
+    defaults = json.loads(json.dumps(asdict(Settings())))
+    assert defaults["Staff"].pop("Users") == {}
+    assert stated == defaults
 
 
 def test_every_setting_is_explained() -> None:

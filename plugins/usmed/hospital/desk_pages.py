@@ -8,7 +8,7 @@ from usmed.domain.errors import PeerDataError
 from usmed.domain.paper import LARGEST_SCAN_BYTES, scan_digest
 from usmed.hospital.desk import Desk, Entry
 from usmed.hospital.desk_store import Draft
-from usmed.hospital.page_requests import json_body, staff, text
+from usmed.hospital.page_requests import json_body, require, text
 
 SCAN_HEADERS = {
     # Whatever a reader in a browser makes of it: it is nobody's page, and loads nothing.
@@ -24,11 +24,11 @@ def create_desk_pages(desk: Desk) -> Blueprint:
 
     @pages.post("")
     def write() -> Response:
-        return jsonify(_draft(desk.write(json_body().get("Resource"), staff())))
+        return jsonify(_draft(desk.write(json_body().get("Resource"), require("paper.write"))))
 
     @pages.post("/numbers")
     def write_numbers() -> Response:
-        return jsonify(_draft(desk.write_numbers(json_body().get("Patient"), staff())))
+        return jsonify(_draft(desk.write_numbers(json_body().get("Patient"), require("paper.write"))))
 
     @pages.get("")
     def waiting() -> Response:
@@ -41,11 +41,11 @@ def create_desk_pages(desk: Desk) -> Blueprint:
     @pages.post("/<consent_id>/withdrawal")
     def write_withdrawal(consent_id: str) -> Response:
         json_body()
-        return jsonify(_draft(desk.write_withdrawal(consent_id, staff())))
+        return jsonify(_draft(desk.write_withdrawal(consent_id, require("paper.write"))))
 
     @pages.post("/<id>/confirmation")
     def confirm(id: str) -> Response:
-        return jsonify(_entry(desk.confirm(id, text(json_body(), "Sha256"), staff())))
+        return jsonify(_entry(desk.confirm(id, text(json_body(), "Sha256"), require("paper.confirm"))))
 
     @pages.put("/<id>/scan")
     def add_scan(id: str) -> Response:
@@ -54,21 +54,21 @@ def create_desk_pages(desk: Desk) -> Blueprint:
             raise PeerDataError("the body must be the scan: application/pdf")
         if (request.content_length or 0) > LARGEST_SCAN_BYTES:
             raise PeerDataError(f"the scan has more than {LARGEST_SCAN_BYTES >> 20} MB: scan it with fewer dots")
-        return jsonify(_draft(desk.add_scan(id, request.get_data(cache=False), staff())))
+        return jsonify(_draft(desk.add_scan(id, request.get_data(cache=False), require("paper.write"))))
 
     @pages.get("/<id>/scan")
     def read_scan(id: str) -> Response:
-        return scan_answer(desk.scan(id, staff()))
+        return scan_answer(desk.scan(id, require("paper.read")))
 
     @pages.post("/<id>/refusal")
     def refuse(id: str) -> Response:
-        desk.refuse(id, text(json_body(), "Reason"), staff())
+        desk.refuse(id, text(json_body(), "Reason"), require("paper.confirm"))
         return jsonify(_entry(desk.entry(id)))
 
     @pages.post("/<id>/cancellation")
     def cancel(id: str) -> Response:
         json_body()
-        desk.cancel(id, staff())
+        desk.cancel(id, require("paper.write"))
         return jsonify(_entry(desk.entry(id)))
 
     return pages

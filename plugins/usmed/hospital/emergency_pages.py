@@ -6,7 +6,7 @@ from flask import Blueprint, Response, jsonify
 
 from usmed.domain.identifiers import Naming
 from usmed.hospital.emergencies import Emergencies, Emergency
-from usmed.hospital.page_requests import json_body, staff, text
+from usmed.hospital.page_requests import json_body, require, text
 
 
 def create_emergency_pages(emergencies: Emergencies, naming: Naming) -> Blueprint:
@@ -17,7 +17,7 @@ def create_emergency_pages(emergencies: Emergencies, naming: Naming) -> Blueprin
     def ask() -> Response:
         body = json_body()
         patient = naming.identify(text(body, "PatientID"), text(body, "IssuerOfPatientID"))
-        return jsonify(_shown(emergencies.ask(patient, text(body, "Reason"), staff())))
+        return jsonify(_shown(emergencies.ask(patient, text(body, "Reason"), require("emergencies.ask"))))
 
     @pages.get("")
     def known() -> Response:
@@ -26,7 +26,7 @@ def create_emergency_pages(emergencies: Emergencies, naming: Naming) -> Blueprin
     @pages.post("/<emergency_id>/confirmation")
     def confirm(emergency_id: str) -> Response:
         json_body()
-        return jsonify(_shown(emergencies.confirm(emergency_id, staff())))
+        return jsonify(_shown(emergencies.confirm(emergency_id, require("emergencies.confirm"))))
 
     return pages
 

@@ -21,7 +21,7 @@ from usmed.domain.study_record import is_date
 from usmed.hospital.archive import Archive
 from usmed.hospital.enrolments import MAJORITY, Enrolments, Standing, Wish
 from usmed.hospital.frame import Frame, dress, fault, page, record_refusal, see, see_at, to
-from usmed.hospital.page_requests import staff
+from usmed.hospital.page_requests import require
 from usmed.hospital.patient_record import PatientRecord, age, birthday
 from usmed.platform.deliveries import Deliveries
 from usmed.platform.delivery_store import Delivery
@@ -112,7 +112,7 @@ def _add_actions(pages: Blueprint, services: Services) -> None:
     def invite() -> Response:
         record = _opened(enrolments)
         try:
-            standing = enrolments.invite(_wish(record), staff())
+            standing = enrolments.invite(_wish(record), require("patients.enrol"))
         except UsmedError as error:
             return _again(services, record, error)
         return see(f"desk/enrolments/{standing.enrolling.id}")
@@ -121,7 +121,7 @@ def _add_actions(pages: Blueprint, services: Services) -> None:
     def block() -> Response:
         record = _opened(enrolments)
         try:
-            standing = enrolments.block(replace(_wish(record), basis=None, until=None), staff())
+            standing = enrolments.block(replace(_wish(record), basis=None, until=None), require("patients.enrol"))
         except UsmedError as error:
             return _again(services, record, error)
         return see(f"desk/enrolments/{standing.enrolling.id}")
@@ -129,7 +129,7 @@ def _add_actions(pages: Blueprint, services: Services) -> None:
     @pages.post("/enrolments/<id>/confirmation")
     def confirm(id: str) -> Response:
         try:
-            enrolments.confirm(id, request.form.get("digits", ""), staff())
+            enrolments.confirm(id, request.form.get("digits", ""), require("patients.enrol"))
         except UsmedError as error:
             record_refusal(services.frame, error)
             return _standing_page(services, enrolments.look(id), fault(error))
@@ -137,7 +137,7 @@ def _add_actions(pages: Blueprint, services: Services) -> None:
 
     @pages.post("/enrolments/<id>/cancellation")
     def cancel(id: str) -> Response:
-        enrolments.cancel(id, staff())
+        enrolments.cancel(id, require("patients.enrol"))
         return see(f"desk/enrolments/{id}")
 
 

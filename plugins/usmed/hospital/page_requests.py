@@ -7,16 +7,19 @@ from flask import request
 
 from usmed.domain.canonical import parse_json
 from usmed.domain.errors import PeerDataError, RefusedError
+from usmed.hospital.staff.log_ins import NOBODY
 
 LIMIT_BYTES = 64 << 10
-NOBODY = "http"
-"""Who asks where Orthanc authenticates nobody."""
-
 NOBODY_LOGGED_IN = "nobody"
+
+NO_PERMISSION = "no-permission"
+
+PERMISSIONS = "usmed.permissions"
+"""Member of the WSGI environment: the set of what whoever asks may do."""
 
 
 def agent() -> str:
-    """Return who asks: the user whom Orthanc has authenticated."""
+    """Return who asks."""
     return str(request.environ.get("REMOTE_USER", NOBODY))
 
 
@@ -40,6 +43,23 @@ def staff() -> str:
         )
     if user == NOBODY:
         raise RefusedError(NOBODY_LOGGED_IN, "this is done by members of staff who have logged in")
+    return user
+
+
+def permitted(permission: str) -> bool:
+    """Tell whether whoever asks has a permission (staff/permissions.yaml)."""
+    return permission in request.environ.get(PERMISSIONS, ())
+
+
+def require(permission: str) -> str:
+    """Return which member of staff asks, who has a permission.
+
+    Raises:
+        RefusedError: nobody has logged in, or whoever has lacks it.
+    """
+    user = staff()
+    if not permitted(permission):
+        raise RefusedError(NO_PERMISSION, f"your role lacks the permission {permission!r}: ask the administrator")
     return user
 
 

@@ -21,7 +21,7 @@ from usmed.hospital.fetch import Fetch
 from usmed.hospital.frame import create_entrance
 from usmed.hospital.lookup import FederatedLookup
 from usmed.hospital.oversight import Oversight
-from usmed.hospital.page_requests import NOBODY_LOGGED_IN, agent, is_staff, json_body, text
+from usmed.hospital.page_requests import NO_PERMISSION, NOBODY_LOGGED_IN, agent, is_staff, json_body, permitted, text
 from usmed.hospital.patient_request_pages import create_patient_request_pages, offered
 from usmed.hospital.patient_requests import PatientRequests
 from usmed.hospital.pulls import Pulls
@@ -63,7 +63,7 @@ def create_pages(
 
     @app.errorhandler(UsmedError)
     def failed(error: UsmedError) -> tuple[Response, int]:
-        if isinstance(error, RefusedError) and error.code == NOBODY_LOGGED_IN:
+        if isinstance(error, RefusedError) and error.code in (NOBODY_LOGGED_IN, NO_PERMISSION):
             # All others are written down by whoever refuses.
             refused("inside the hospital", "", f"{request.path}: {error}")
         status = 400 if isinstance(error, PeerDataError) else 403 if isinstance(error, RefusedError) else 503
@@ -180,7 +180,7 @@ def _add_panels(app: Flask, panel: RegionPanel, archive: Archive, requests: Pati
             return jsonify(error="unknown", message="there is no such patient here"), 404
         own = next((one for one in studies if not one.is_guest), studies[0])
         shown = panel.patient(own.patient_id, agent(), own.issuer)
-        if requests.possible() and is_staff() and not own.is_guest:
+        if requests.possible() and is_staff() and permitted("patients.enrol") and not own.is_guest:
             shown["enrol"] = f"desk/patient?{urlencode({'orthanc': resource})}"
         return jsonify(offered(shown, requests, naming, own.patient_id, own.issuer))
 

@@ -22,7 +22,7 @@ from usmed.hospital.desk import Desk, Entry
 from usmed.hospital.desk_pages import scan_answer
 from usmed.hospital.enrolment_pages import Services, written
 from usmed.hospital.frame import fault, page, record_refusal, see
-from usmed.hospital.page_requests import staff
+from usmed.hospital.page_requests import require, staff
 from usmed.hospital.patient_record import PatientRecord
 from usmed.hospital.scans import UnfitScan
 from usmed.hospital.words import of_fault
@@ -60,6 +60,7 @@ def add_paper_pages(
 
     @pages.get("/paper")
     def papers() -> Response:
+        require("paper.read")
         waiting = [one for one in desk.drafts() if "resource" in one.document]
         return page("desk/papers.html", waiting=waiting)
 
@@ -77,7 +78,7 @@ def add_paper_pages(
                 raise RefusedError("choose-number", "choose under which number the consent is")
             today = services.clock().date()
             choices = _chosen(frozenset(hospital_names()), today)
-            draft = desk.write_scanned(_resource(choices, number, services.clock()), content, staff())
+            draft = desk.write_scanned(_resource(choices, number, services.clock()), content, require("paper.write"))
         except UsmedError as error:
             record_refusal(services.frame, error)
             return _form(record, _said(error))
@@ -85,18 +86,19 @@ def add_paper_pages(
 
     @pages.get("/paper/<id>")
     def paper(id: str) -> Response:
+        require("paper.read")
         return _paper(id)
 
     @pages.get("/paper/<id>/scan")
     def paper_scan(id: str) -> Response:
-        return scan_answer(desk.scan(id, staff()))
+        return scan_answer(desk.scan(id, require("paper.read")))
 
     @pages.post("/paper/<id>/confirmation")
     def paper_attested(id: str) -> Response:
         def act() -> None:
             if request.form.get("read") != "yes":
                 raise RefusedError("not-read", "say that you have read the scan and that it says the same")
-            desk.confirm(id, request.form.get("sha256", ""), staff())
+            desk.confirm(id, request.form.get("sha256", ""), require("paper.confirm"))
 
         return _done(id, act)
 
@@ -105,17 +107,17 @@ def add_paper_pages(
         def act() -> None:
             if not request.form.get("reason", "").strip():
                 raise RefusedError("no-reason", "say why you refuse it")
-            desk.refuse(id, request.form["reason"], staff())
+            desk.refuse(id, request.form["reason"], require("paper.confirm"))
 
         return _done(id, act)
 
     @pages.post("/paper/<id>/cancellation")
     def paper_cancelled(id: str) -> Response:
-        return _done(id, lambda: desk.cancel(id, staff()))
+        return _done(id, lambda: desk.cancel(id, require("paper.write")))
 
     @pages.post("/paper/<id>/withdrawal")
     def paper_withdrawn(id: str) -> Response:
-        return _done(id, lambda: desk.write_withdrawal(id, staff()))
+        return _done(id, lambda: desk.write_withdrawal(id, require("paper.write")))
 
     def _done(id: str, act: Callable[[], object]) -> Response:
         try:

@@ -7,7 +7,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from usmed.domain.errors import PeerDataError
 from usmed.domain.identifiers import Naming
-from usmed.hospital.page_requests import is_staff, json_body, staff, text
+from usmed.hospital.page_requests import is_staff, json_body, permitted, require, text
 from usmed.hospital.patient_requests import PatientRequest, PatientRequests
 from usmed.hospital.region_panel import Notice
 
@@ -20,11 +20,11 @@ def create_patient_request_pages(requests: PatientRequests, naming: Naming) -> B
     def ask() -> Response:
         body = json_body()
         patient = naming.identify(text(body, "PatientID"), text(body, "IssuerOfPatientID"))
-        return jsonify(_shown(requests.ask(patient, text(body, "Department"), staff())))
+        return jsonify(_shown(requests.ask(patient, text(body, "Department"), require("patients.ask"))))
 
     @pages.get("")
     def last() -> Response:
-        staff()
+        require("patients.ask")
         given = request.args
         patient = naming.identify(given.get("PatientID", ""), given.get("IssuerOfPatientID", ""))
         held = requests.look(patient)
@@ -37,7 +37,8 @@ def offered(
     panel: dict[str, Any], requests: PatientRequests, naming: Naming, patient_id: str, issuer: str
 ) -> dict[str, Any]:
     """Add to a region panel that shows nothing for want of consent what is needed to ask the patient, as `Ask`."""
-    if panel["notice"] != Notice.NO_PERMISSION or not is_staff() or not requests.possible():
+    may_ask = is_staff() and permitted("patients.ask")
+    if panel["notice"] != Notice.NO_PERMISSION or not may_ask or not requests.possible():
         return panel
     try:
         patient = naming.identify(patient_id, issuer)

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from usmed.domain.audit_patterns import Rules
 from usmed.domain.errors import ConfigurationError
 from usmed.domain.hl7_message import CHARACTER_SETS
+from usmed.hospital.staff.rules import roles
 
 SECTION = "Usmed"
 
@@ -124,6 +125,16 @@ class ArrivalsSettings:
 
 
 @dataclass(frozen=True)
+class StaffSettings:
+    """Which role each log-in has; the roles' names are those of staff/roles.yaml or of the hospital's own file."""
+
+    RolesFile: str = ""
+    Users: dict[str, str] = field(default_factory=dict)
+    OtherUsers: str = ""
+    Anonymous: str = ""
+
+
+@dataclass(frozen=True)
 class OwnSettings:
     """Names, in Orthanc's configuration, of the systems that belong to this hospital."""
 
@@ -198,6 +209,7 @@ class Settings:
     Audit: AuditSettings = field(default_factory=AuditSettings)
     Hl7: Hl7Settings = field(default_factory=Hl7Settings)
     Arrivals: ArrivalsSettings = field(default_factory=ArrivalsSettings)
+    Staff: StaffSettings = field(default_factory=StaffSettings)
     Own: OwnSettings = field(default_factory=OwnSettings)
     Foreign: ForeignSettings = field(default_factory=ForeignSettings)
 
@@ -259,6 +271,7 @@ def read_settings(configuration: Mapping[str, Any], source: str) -> Settings:
     if retention.AfterWithdrawal is WithdrawnCopies.KEEP and not retention.LegalBasis.strip():
         problems.append(f"{SECTION}.Retention.LegalBasis: must say by which law copies are kept after a withdrawal")
     _check_audit(settings.Audit, problems)
+    _check_staff(settings, configuration, problems)
     _check_orthanc(settings, configuration, problems)
     if problems:
         raise ConfigurationError(source, problems)
@@ -388,6 +401,36 @@ def _check_arrivals(settings: Settings, problems: list[str]) -> None:
         problems.append(f"{SECTION}.Hl7.TlsClientAuthoritiesFile: needs TlsCertificateFile and TlsPrivateKeyFile")
     if folder and not Path(folder).is_dir():
         problems.append(f"{SECTION}.Arrivals.WorklistFolder: there is no folder {folder!r}")
+
+
+def _check_staff(settings: Settings, configuration: Mapping[str, Any], problems: list[str]) -> None:
+    """Whoever can log in has a role, by name, and nobody has one by oversight."""
+    staff, path = settings.Staff, f"{SECTION}.Staff"
+    known, faults = roles(staff.RolesFile)
+    problems += [f"{path}.RolesFile: {fault}" for fault in faults]
+    named = {f"Users.{user}": role for user, role in staff.Users.items()}
+    named |= {name: role for name in ("OtherUsers", "Anonymous") if (role := getattr(staff, name))}
+    if not faults:
+        problems += [
+            f"{path}.{name}: there is no role {role!r}; there are {', '.join(known)}"
+            for name, role in named.items()
+            if role not in known
+        ]
+    if not settings.federated:
+        return
+    if not checks_passwords(configuration):
+        if not staff.Anonymous:
+            problems.append(
+                f"{path}.Anonymous: must name the role of everybody who can connect, because AuthenticationEnabled is"
+                " false; or set AuthenticationEnabled to true"
+            )
+        return
+    users = configuration.get("RegisteredUsers", {})
+    problems += [
+        f"{path}.Users: {user!r} of RegisteredUsers has no role: name it here, or name one for all others in OtherUsers"
+        for user in (users if isinstance(users, dict) else ())
+        if user not in staff.Users and not staff.OtherUsers
+    ]
 
 
 def _check_orthanc(settings: Settings, configuration: Mapping[str, Any], problems: list[str]) -> None:

@@ -94,6 +94,7 @@ class Node:
     accesses: AccessFeed
     withdrawals: Withdrawals
     oversight: Oversight
+    refused: Callable[[str, str, str], None]
 
     def start(self) -> None:
         """Start what runs by itself. The listener's port has been taken before."""
@@ -435,6 +436,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         ),
         withdrawals=withdrawals,
         oversight=oversight,
+        refused=refused,
     )
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import orthanc
 
 from usmed.domain.errors import UsmedError
+from usmed.domain.route_table import METHODS
 from usmed.hospital.orthanc_host import http
 from usmed.hospital.orthanc_host.archive import OrthancArchive
 from usmed.hospital.orthanc_host.dicom_find import DicomFind
@@ -27,6 +29,9 @@ from usmed.hospital.orthanc_host.rest_find import RestFind
 from usmed.hospital.orthanc_host.safe_end import end_with_the_interpreter, keep_and_register
 from usmed.hospital.regional_find import RegionalFind
 from usmed.hospital.settings import AutomaticPull, checks_passwords, read_settings
+from usmed.hospital.staff.gate import Gate, Refusals
+from usmed.hospital.staff.log_ins import OrthancLogIns
+from usmed.hospital.staff.rules import dicomweb_root, roles, route_table
 from usmed.hospital.wiring import Node, create_node
 
 log = logging.getLogger(__name__)
@@ -69,7 +74,16 @@ def _register(node: Node, archive: OrthancArchive, matching: Matching, configura
     settings = node.settings
     own_aet = configuration.get("DicomAet", "ORTHANC")
     dicomweb = configuration.get("DicomWeb", {})
-    root = dicomweb.get("Root", "/dicom-web/").strip("/")
+    root = dicomweb_root(dicomweb)
+    log_ins = OrthancLogIns(
+        roles(settings.Staff.RolesFile)[0],
+        settings.Staff.Users,
+        settings.Staff.OtherUsers,
+        settings.Staff.Anonymous,
+        checked=checks_passwords(configuration),
+    )
+    gate = Gate(route_table(dicomweb), log_ins.person, Refusals(node.refused, time.monotonic))
+    server = http.HttpServer(gate.recognise)
     regional = RegionalFind(
         naming=node.naming,
         archive=archive,
@@ -94,14 +108,14 @@ def _register(node: Node, archive: OrthancArchive, matching: Matching, configura
     )
     keep_and_register(orthanc.RegisterMoveCallback3, move.create, move.size, move.apply, move.free)
     find = RestFind(regional)
-    http.register("/tools/find", lambda request: http.Answer(200, find(request.body, request.agent)), methods="POST")
+    server.register("/tools/find", lambda request: http.Answer(200, find(request.body, request.agent)), methods="POST")
     qido = QidoStudies(regional)
     # POST to the same address, STOW-RS, reaches the DICOMweb plugin before it reaches us.
-    http.register(f"/{root}/studies", lambda request: _qido(qido, configuration, request), methods="GET,POST")
+    server.register(f"/{root}/studies", lambda request: _qido(qido, configuration, request), methods="GET,POST")
     guarded = GuardedRoutes(node.outbound, archive, root, dicomweb.get("Servers", {}), modalities.changed)
     for pattern, methods, handler in guarded.routes():
-        http.register(pattern, handler, methods=methods)
-    http.mount("/usmed", node.pages.wsgi_app, checked=checks_passwords(configuration))
+        server.register(pattern, handler, methods=methods)
+    server.mount("/usmed", node.pages.wsgi_app)
     http_filter = HttpFilter(
         archive=archive,
         fetch=node.fetch,
@@ -112,15 +126,17 @@ def _register(node: Node, archive: OrthancArchive, matching: Matching, configura
     )
     alias = f"/{root}/servers/{STOW_ALIAS}"
     # The filter gets the method as the SDK's plain number.
-    get = int(orthanc.HttpMethod.GET)
+    verbs = {int(getattr(orthanc.HttpMethod, name)): name for name in METHODS}
 
     def filter_request(uri: str, **request: Any) -> bool:
         # Every request passes here, so most of them do so at once.
-        if uri.startswith(alias):
+        method = verbs.get(int(request["method"]), "")
+        person = gate.admit(method, uri, request.get("headers", {}), request.get("ip", ""))
+        if person is None or uri.startswith(alias):
             return False
-        if int(request["method"]) != get or not http_filter.concerns(uri):
+        if method != "GET" or not http_filter.concerns(uri):
             return True
-        return http_filter.admit(uri, request.get("get", {}), http.user_of(request.get("headers", {})))
+        return http_filter.admit(uri, request.get("get", {}), person.name)
 
     keep_and_register(orthanc.RegisterIncomingHttpRequestFilter, filter_request)
     orthanc.ExtendOrthancExplorer(explorer_script())

@@ -1,7 +1,5 @@
 """Orthanc's REST callbacks as plain requests and answers, and as WSGI calls."""
 
-import base64
-import binascii
 import io
 import json
 import logging
@@ -16,8 +14,10 @@ from wsgiref.types import WSGIApplication
 import orthanc
 
 from usmed.domain.errors import IdentityConflictError, PeerDataError, RefusedError, TransportError, UsmedError
+from usmed.domain.staff_role import Person
 from usmed.hospital.orthanc_host import rest
 from usmed.hospital.orthanc_host.safe_end import keep_and_register
+from usmed.hospital.page_requests import PERMISSIONS
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +35,12 @@ class HttpRequest:
     arguments: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes
+    person: Person
 
     @property
     def agent(self) -> str:
-        """Return who asks: the user that Orthanc has authenticated."""
-        return user_of(self.headers)
+        """Return who asks."""
+        return self.person.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,56 +53,63 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def user_of(headers: Mapping[str, str]) -> str:
-    """Return the user name of HTTP basic authentication, which Orthanc has checked if log-ins are on; else `http`."""
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "basic":
-        return "http"
-    try:
-        return base64.b64decode(token).decode("utf-8").partition(":")[0] or "http"
-    except (binascii.Error, UnicodeDecodeError):
-        return "http"
-
-
 def json_answer(document: Any, status: int = 200) -> Answer:
     """Return a JSON answer."""
     return Answer(status, json.dumps(document, ensure_ascii=False).encode("utf-8"))
 
 
-def register(pattern: str, handler: Callable[[HttpRequest], Answer], *, methods: str = "GET,POST,PUT,DELETE") -> None:
-    """Take an address of Orthanc's HTTP server.
+class HttpServer:
+    """Orthanc's HTTP server, behind the gate.
 
     Args:
-        pattern: regular expression of the whole path.
-        handler: our errors become 4xx and 5xx with a message; Orthanc's own become what its own route answers.
-        methods: those that the address knows, separated by commas.
+        recognise: tells who asks, from the headers.
     """
-    known = methods.split(",")
 
-    def callback(output: Any, uri: str, **request: Any) -> None:
-        if request["method"] not in known:
-            output.SendMethodNotAllowed(methods)
-            return
-        try:
-            answer = handler(
-                HttpRequest(
-                    method=request["method"],
-                    uri=uri,
-                    groups=tuple(request.get("groups", ())),
-                    arguments=request.get("get", {}),
-                    headers=request.get("headers", {}),
-                    body=request.get("body", b"") or b"",
+    def __init__(self, recognise: Callable[[Mapping[str, str]], Person]) -> None:
+        self._recognise = recognise
+
+    def register(
+        self, pattern: str, handler: Callable[[HttpRequest], Answer], *, methods: str = "GET,POST,PUT,DELETE"
+    ) -> None:
+        """Take an address.
+
+        Args:
+            pattern: regular expression of the whole path.
+            handler: our errors become 4xx and 5xx with a message; Orthanc's own become what its own route answers.
+            methods: those that the address knows, separated by commas.
+        """
+        known = methods.split(",")
+
+        def callback(output: Any, uri: str, **request: Any) -> None:
+            if request["method"] not in known:
+                output.SendMethodNotAllowed(methods)
+                return
+            headers = request.get("headers", {})
+            try:
+                answer = handler(
+                    HttpRequest(
+                        method=request["method"],
+                        uri=uri,
+                        groups=tuple(request.get("groups", ())),
+                        arguments=request.get("get", {}),
+                        headers=headers,
+                        body=request.get("body", b"") or b"",
+                        person=self._recognise(headers),
+                    )
                 )
-            )
-        except rest.OrthancError as error:
-            answer = _as_orthanc(error.code, error.name, request["method"], uri)
-        except orthanc.OrthancException as error:
-            answer = _as_orthanc(int(error.args[0]), str(error.args[1]), request["method"], uri)
-        except UsmedError as error:
-            answer = json_answer({"error": type(error).__name__, "message": str(error)}, _status(error))
-        _send(output, answer)
+            except rest.OrthancError as error:
+                answer = _as_orthanc(error.code, error.name, request["method"], uri)
+            except orthanc.OrthancException as error:
+                answer = _as_orthanc(int(error.args[0]), str(error.args[1]), request["method"], uri)
+            except UsmedError as error:
+                answer = json_answer({"error": type(error).__name__, "message": str(error)}, _status(error))
+            _send(output, answer)
 
-    keep_and_register(orthanc.RegisterRestCallback, pattern, callback)
+        keep_and_register(orthanc.RegisterRestCallback, pattern, callback)
+
+    def mount(self, prefix: str, application: WSGIApplication) -> None:
+        """Serve a WSGI application below a prefix."""
+        self.register(f"{prefix}(/.*)?", lambda request: _call_wsgi(application, prefix, request))
 
 
 def _as_orthanc(code: int, name: str, method: str, uri: str) -> Answer:
@@ -162,20 +170,7 @@ def _send(output: Any, answer: Answer) -> None:
         output.SendHttpStatus(answer.status, answer.body)
 
 
-def mount(prefix: str, application: WSGIApplication, *, checked: bool) -> None:
-    """Serve a WSGI application below a prefix of Orthanc's HTTP server, behind its authentication.
-
-    Args:
-        checked: whether Orthanc has checked the password of whoever calls; else the user's name is a mere claim.
-    """
-
-    def handle(request: HttpRequest) -> Answer:
-        return _call_wsgi(application, prefix, request, checked=checked)
-
-    register(f"{prefix}(/.*)?", handle)
-
-
-def _call_wsgi(application: WSGIApplication, prefix: str, request: HttpRequest, *, checked: bool) -> Answer:
+def _call_wsgi(application: WSGIApplication, prefix: str, request: HttpRequest) -> Answer:
     environ: dict[str, Any] = {
         "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": prefix,
@@ -189,7 +184,8 @@ def _call_wsgi(application: WSGIApplication, prefix: str, request: HttpRequest, 
         "SERVER_PROTOCOL": "HTTP/1.1",
         "REMOTE_USER": request.agent,
         # RFC 3875 §4.1.1: by what the server has authenticated the user.
-        **({"AUTH_TYPE": "Basic"} if checked else {}),
+        **({"AUTH_TYPE": request.person.proved} if request.person.proved else {}),
+        PERMISSIONS: request.person.permissions,
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
         "wsgi.input": io.BytesIO(request.body),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from usmed import __version__
 from usmed.domain.errors import ConfigurationError, UsmedError
+from usmed.hospital import commands as hospital_commands
 from usmed.hub import commands as hub_commands
 from usmed.keyserver import commands as keyserver_commands
 from usmed.platform import commands as platform_commands
@@ -19,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="usmed", description="Tools of the regional PACS.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (hub_commands, keyserver_commands, platform_commands):
+    for module in (hospital_commands, hub_commands, keyserver_commands, platform_commands):
         module.add_commands(commands)
     parsed = parser.parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     try:

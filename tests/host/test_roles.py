@@ -16,18 +16,20 @@ from usmed.domain.staff_role import ANYBODY, STAFF
 from usmed.hospital.staff.rules import roles, route_table
 
 ROLES, _ = roles("")
-NOT_TRIED = {"/tools/shutdown", "/tools/reset", "/tools/execute-script"}
-"""By whoever may: two would end the node, and the third is off in every node, where Orthanc says 403 as we do."""
+NOT_TRIED = {"/tools/shutdown", "/tools/reset", "/tools/execute-script", "/instances/x/export"}
+"""By whoever may: two would end the node, and two are off in every node, where Orthanc says 403 as we do."""
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
-    """A node with a user for each role, of the same name."""
+@pytest.fixture(scope="module", params=["orthanc", "page"])
+def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
+    """A node with a user for each role, of the same name; Orthanc asks for their passwords, or the node itself."""
     folder: Path = tmp_path_factory.mktemp("roles")
+    page = request.param == "page"
     users = {"admin": PASSWORD, **dict.fromkeys(ROLES, PASSWORD)}
     one = Hospital(
-        "roles", "Spitalul cu roluri", "ROLES", folder / "roles", orthanc={"RegisteredUsers": users},
-        section={"Staff": {"Users": {"admin": "administrator"} | {one: one for one in ROLES}}},
+        "roles", "Spitalul cu roluri", "ROLES", folder / "roles",
+        orthanc={"RegisteredUsers": users, "AuthenticationEnabled": not page},
+        section={"Staff": {"LogIn": request.param, "Users": {"admin": "administrator"} | {one: one for one in ROLES}}},
     )  # fmt: skip
     with running_region(folder, [one], Hub(folder / "hub")):
         yield one
@@ -77,12 +79,13 @@ def test_a_role_reaches_what_the_table_says_and_nothing_else(node: Hospital, rol
     def refused(route: tuple[str, str, str]) -> bool:
         code, body = status(node, role, route[0], route[1], session)
         # Orthanc answers our no without a word, and 401 where it wants a password before it asks us.
-        return code == 401 or (code == 403 and not body)
+        ours = not body or b'"error":"no-permission"' in body or b'"error":"log-in"' in body
+        return code == 401 or (code == 403 and ours)
 
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(refused, routes))
-    if not role:
-        # Orthanc asks for a password before it asks us.
+    if not role and node.section["Staff"]["LogIn"] == "orthanc":
+        # It asks for a password before it asks us.
         assert all(answers)
         return
     wrong = [
@@ -107,6 +110,8 @@ DISGUISED = [
     ("GET", "/INSTANCES/x/file", {}),
     ("GET", "/instances/x/file;jsessionid=1", {}),
     ("GET", "/usmed/../instances/x/file", {}),
+    ("GET", "/usmed/%2e%2e/instances/x/file", {}),
+    ("GET", "/usmed/refused", {}),
     ("POST", "/usmed//emergencies", {}),
     ("GET", "/dicom-web/servers/usmed-checked-x", {}),
 ]

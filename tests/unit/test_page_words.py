@@ -66,6 +66,7 @@ def faults() -> set[str]:
     codes |= set(re.findall(r'^[A-Z_, ]+ = "([\w-]+)", "([\w-]+)", "([\w-]+)"$', CODE, re.MULTILINE)[0])
     # Of the log-in, the hub, of what is no refusal, and where there is no text for a code.
     codes |= {f"scan-{one}" for one in (*FAULTS, "none", "large", "pages")}
+    codes |= {"log-in", "no-permission", "session-over", "wrong-password"}
     return {f"fault-{one}" for one in (*codes, "nobody", "too-many", "away", "other")}
 
 

@@ -21,7 +21,7 @@ from jinja2 import TemplateAssertionError
 
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.errors import PeerDataError, RefusedError, UsmedError
-from usmed.hospital.page_requests import LIMIT_BYTES, agent, staff
+from usmed.hospital.page_requests import LIMIT_BYTES, REACHES, SHOWN, agent, is_staff, staff
 from usmed.hospital.words import LANGUAGES, of_fault, translate
 from usmed.platform.audit_log import AuditLog
 
@@ -76,7 +76,12 @@ class Frame:
 
 
 def dress(
-    pages: Blueprint, frame: Frame, *, larger_forms: Mapping[str, int] | None = None, shape: str = "wide"
+    pages: Blueprint,
+    frame: Frame,
+    *,
+    larger_forms: Mapping[str, int] | None = None,
+    shape: str = "wide",
+    for_all: bool = False,
 ) -> None:
     """Put the frame around a blueprint's pages: only members of staff see them, and forms come from these pages.
 
@@ -86,6 +91,7 @@ def dress(
     Args:
         larger_forms: by name of a view, how many bytes its form may bring besides its words.
         shape: `wide` for tables, `column` for a text or a form.
+        for_all: also for who has not logged in; then no form of these pages carries a token.
     """
 
     def csrf() -> str:
@@ -102,6 +108,8 @@ def dress(
         given = request.environ.get("CONTENT_TYPE", "")
         if given.startswith(SCAN_FORM):
             request.environ["CONTENT_TYPE"] = f"multipart/form-data{given.removeprefix(SCAN_FORM)}"
+        if for_all:
+            return
         staff()
         if request.method != "POST":
             return
@@ -125,7 +133,8 @@ def dress(
             "entry": next((name for name, place in ENTRIES.items() if place.startswith(f"{pages.name}.")), ""),
             "explorer": to("../app/explorer.html"),
             "hospital": frame.hospital_name(),
-            "user": agent(),
+            "user": agent() if is_staff() else "",
+            "in_session": request.environ.get("AUTH_TYPE") == "Session",
             "csrf": csrf(),
             "shape": shape,
         }
@@ -176,11 +185,14 @@ def create_entrance() -> Blueprint:
 
 
 def entries() -> dict[str, str]:
-    """Return the navigation of this application: the address, below `/usmed/`, of each entry that has a page."""
+    """Return the navigation: the address, below `/usmed/`, of each entry that has a page which whoever asks may see."""
+    reaches = request.environ.get(REACHES, lambda address: True)
     found: dict[str, str] = {}
     for name, endpoint in ENTRIES.items():
         if endpoint in current_app.view_functions:
-            found[name] = next(current_app.url_map.iter_rules(endpoint)).rule.removeprefix("/")
+            rule = next(current_app.url_map.iter_rules(endpoint)).rule
+            if reaches(rule):
+                found[name] = rule.removeprefix("/")
     return found
 
 
@@ -209,7 +221,8 @@ def see_at(address: str) -> Response:
 def to(path: str) -> str:
     """Return the address of a page, given below `/usmed/`, relative to the one that is shown: Orthanc may stand behind
     a proxy's prefix."""
-    return "../" * (request.path.count("/") - 1) + path
+    shown: str = request.environ.get(SHOWN, request.path)
+    return "../" * (shown.count("/") - 1) + path
 
 
 def fault(error: UsmedError) -> str:

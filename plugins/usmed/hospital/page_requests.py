@@ -18,6 +18,13 @@ PERMISSIONS = "usmed.permissions"
 """Member of the WSGI environment: the set of what whoever asks may do."""
 
 
+REFUSED, SHOWN = "usmed.refused", "usmed.shown"
+"""Members of the WSGI environment where the gate has turned a request away: why, and the address that was asked for."""
+
+REACHES = "usmed.reaches"
+"""Member of the WSGI environment: a function that tells whether whoever asks may see a page, by its address."""
+
+
 def agent() -> str:
     """Return who asks."""
     return str(request.environ.get("REMOTE_USER", NOBODY))

@@ -58,7 +58,7 @@ def create_pages(
     app.register_blueprint(create_emergency_pages(emergencies, naming), url_prefix="/emergencies")
     app.register_blueprint(create_patient_request_pages(requests, naming), url_prefix="/requests")
     for place, pages in staff_pages.items():
-        app.register_blueprint(pages, url_prefix=f"/{place}")
+        app.register_blueprint(pages, url_prefix=f"/{place}" if place else None)
     app.register_blueprint(create_entrance())
 
     @app.errorhandler(UsmedError)

@@ -97,6 +97,13 @@ class HubSettings:
     RegionSeconds: float = 30.0
 
 
+class LogInBy(StrEnum):
+    """Who asks for a password: Orthanc, by HTTP basic authentication only, or the node's own log-in page."""
+
+    ORTHANC = "orthanc"
+    PAGE = "page"
+
+
 @dataclass(frozen=True)
 class Hl7Settings:
     """The port for messages of the hospital information system; port 0 opens none."""
@@ -128,6 +135,8 @@ class ArrivalsSettings:
 class StaffSettings:
     """Which role each log-in has; the roles' names are those of staff/roles.yaml or of the hospital's own file."""
 
+    LogIn: LogInBy = LogInBy.ORTHANC
+    IdleMinutes: int = 30
     RolesFile: str = ""
     Users: dict[str, str] = field(default_factory=dict)
     OtherUsers: str = ""
@@ -237,6 +246,7 @@ _MINIMA = {
     "Hl7.IdleSeconds": 1,
     "Arrivals.WorklistSeconds": 1,
     "Arrivals.KeepDays": 1,
+    "Staff.IdleMinutes": 1,
 }
 _MAXIMA = {
     "Federation.Port": 65535,
@@ -416,9 +426,14 @@ def _check_staff(settings: Settings, configuration: Mapping[str, Any], problems:
             for name, role in named.items()
             if role not in known
         ]
+    page = staff.LogIn is LogInBy.PAGE
+    if page and configuration.get("AuthenticationEnabled") is not False:
+        problems.append(f"AuthenticationEnabled: must be false where {path}.LogIn is page: Orthanc would ask before it")
+    if page and not settings.federated:
+        problems.append(f"{path}.LogIn: page needs a Hospital: a node that stands alone leaves log-ins to Orthanc")
     if not settings.federated:
         return
-    if not checks_passwords(configuration):
+    if not page and not checks_passwords(configuration):
         if not staff.Anonymous:
             problems.append(
                 f"{path}.Anonymous: must name the role of everybody who can connect, because AuthenticationEnabled is"

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,11 +40,12 @@ from usmed.hospital.region_panel import RegionPanel
 from usmed.hospital.release import Release
 from usmed.hospital.retention import Retention
 from usmed.hospital.settings import SECTION, Settings, WithdrawnCopies
+from usmed.hospital.staff.sessions import NodeLogIns
 from usmed.hospital.store import CHAIN, AnswerCache, PullStore, ToldStore
 from usmed.hospital.tickets import Tickets
 from usmed.hospital.transfer import Transfer
 from usmed.hospital.wiring_arrivals import Intake, create_intake
-from usmed.hospital.wiring_pages import create_staff_pages
+from usmed.hospital.wiring_pages import create_log_ins, create_staff_pages
 from usmed.hospital.withdrawals import Withdrawals
 from usmed.platform.audit_log import AUDIT_THREAD, AuditLog
 from usmed.platform.deliveries import Deliveries
@@ -95,6 +96,7 @@ class Node:
     withdrawals: Withdrawals
     oversight: Oversight
     refused: Callable[[str, str, str], None]
+    log_ins: NodeLogIns | None
 
     def start(self) -> None:
         """Start what runs by itself. The listener's port has been taken before."""
@@ -138,12 +140,15 @@ class Node:
         return hospital.name if hospital else hospital_id
 
 
-def create_node(settings: Settings, archive: Archive, storage_directory: Path) -> Node:
+def create_node(
+    settings: Settings, archive: Archive, storage_directory: Path, registered: Mapping[str, str] | None = None
+) -> Node:
     """Put a node of a region together.
 
     Args:
         settings: checked settings with a `Hospital`.
         archive: the hospital's archive.
+        registered: names and passwords of Orthanc's configuration.
         storage_directory: where the SQLite file goes when no database is configured.
 
     Raises:
@@ -328,6 +333,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         return hospital.name if hospital else hospital_id
 
     refused = _refusals(audit)
+    log_ins = create_log_ins(settings.Staff, database, registered or {}, utc_now)
     limit = settings.Federation.MaximumBodyBytes
     guard = SignedGuard(
         FederationApplication(release, changes, identity, limit, refused),
@@ -384,6 +390,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
             arrivals=intake.store,
             pulls=pulls,
             today=intake.today,
+            log_ins=log_ins,
         ),
         oversight=oversight,
         stuck=lambda: {**withdrawals.stuck, **copies.stuck},
@@ -437,6 +444,7 @@ def create_node(settings: Settings, archive: Archive, storage_directory: Path) -
         withdrawals=withdrawals,
         oversight=oversight,
         refused=refused,
+        log_ins=log_ins,
     )
 
 

@@ -1,7 +1,8 @@
 """Puts the pages for staff together: by the first part of their address below `/usmed/`, a blueprint each."""
 
-from collections.abc import Callable
-from datetime import date, datetime
+import time
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from flask import Blueprint
@@ -19,11 +20,15 @@ from usmed.hospital.enrolment_pages import Services as EnrolmentServices
 from usmed.hospital.enrolment_pages import create_enrolment_pages
 from usmed.hospital.enrolments import Enrolments
 from usmed.hospital.frame import Frame
+from usmed.hospital.log_in_pages import create_log_in_pages
 from usmed.hospital.oversight import Oversight
 from usmed.hospital.paper_pages import add_paper_pages
 from usmed.hospital.patient_record import PatientRecords
 from usmed.hospital.pulls import Pulls
-from usmed.hospital.settings import Settings
+from usmed.hospital.settings import LogInBy, Settings, StaffSettings
+from usmed.hospital.staff.rules import roles
+from usmed.hospital.staff.sessions import NodeLogIns
+from usmed.hospital.staff.store import StaffStore
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.deliveries import Deliveries
 from usmed.platform.signed_http import SignedClient
@@ -49,6 +54,7 @@ def create_staff_pages(
     arrivals: ArrivalStore,
     pulls: Pulls,
     today: Callable[[], date],
+    log_ins: NodeLogIns | None,
 ) -> dict[str, Blueprint]:
     """Return the pages for staff.
 
@@ -58,6 +64,7 @@ def create_staff_pages(
         hospital_name: what people call a hospital, by its id.
         clock: aware UTC.
         today: the hospital's day.
+        log_ins: who logs in here; None where Orthanc asks for the passwords.
     """
 
     def names() -> dict[str, str]:
@@ -91,4 +98,27 @@ def create_staff_pages(
         "arrivals": create_arrivals_pages(arrivals_services),
         "desk": pages,
         "audit": create_audit_pages(AuditServices(oversight.auditor, frame, naming, zone, names)),
+        "": create_log_in_pages(frame, log_ins),
     }
+
+
+def create_log_ins(
+    staff: StaffSettings, database: Database, registered: Mapping[str, str], clock: Callable[[], datetime]
+) -> NodeLogIns | None:
+    """Return who lets people in where the node itself does; None where Orthanc asks for the passwords.
+
+    Args:
+        registered: names and passwords of Orthanc's configuration.
+    """
+    if staff.LogIn is LogInBy.ORTHANC:
+        return None
+    return NodeLogIns(
+        roles=roles(staff.RolesFile)[0],
+        store=StaffStore(database),
+        registered=registered,
+        registered_roles=staff.Users,
+        other=staff.OtherUsers,
+        idle=timedelta(minutes=staff.IdleMinutes),
+        monotonic=time.monotonic,
+        clock=clock,
+    )

@@ -63,7 +63,7 @@ def start() -> None:
         return
     matching = Matching(configuration)
     archive = OrthancArchive(matching, None if configuration.get("StorageCompression") else storage)
-    node = create_node(settings, archive, storage)
+    node = create_node(settings, archive, storage, configuration.get("RegisteredUsers", {}))
     # Here and not when Orthanc has started: a node that the others cannot reach must not look as if it were one.
     node.listener.bind()
     node.intake.bind()
@@ -75,7 +75,7 @@ def _register(node: Node, archive: OrthancArchive, matching: Matching, configura
     own_aet = configuration.get("DicomAet", "ORTHANC")
     dicomweb = configuration.get("DicomWeb", {})
     root = dicomweb_root(dicomweb)
-    log_ins = OrthancLogIns(
+    log_ins = node.log_ins or OrthancLogIns(
         roles(settings.Staff.RolesFile)[0],
         settings.Staff.Users,
         settings.Staff.OtherUsers,
@@ -83,7 +83,7 @@ def _register(node: Node, archive: OrthancArchive, matching: Matching, configura
         checked=checks_passwords(configuration),
     )
     gate = Gate(route_table(dicomweb), log_ins.person, Refusals(node.refused, time.monotonic))
-    server = http.HttpServer(gate.recognise)
+    server = http.HttpServer(gate, tls=configuration.get("SslEnabled") is True)
     regional = RegionalFind(
         naming=node.naming,
         archive=archive,
@@ -128,15 +128,28 @@ def _register(node: Node, archive: OrthancArchive, matching: Matching, configura
     # The filter gets the method as the SDK's plain number.
     verbs = {int(getattr(orthanc.HttpMethod, name)): name for name in METHODS}
 
-    def filter_request(uri: str, **request: Any) -> bool:
+    def admitted(uri: str, request: Mapping[str, Any]) -> bool:
         # Every request passes here, so most of them do so at once.
+        address = request.get("ip", "")
+        if uri.startswith("/usmed/") or uri == "/usmed":
+            # Asks the gate itself, and says in words why not.
+            server.comes_from(address)
+            return True
         method = verbs.get(int(request["method"]), "")
-        person = gate.admit(method, uri, request.get("headers", {}), request.get("ip", ""))
-        if person is None or uri.startswith(alias):
+        person, refused = gate.decide(method, uri, request.get("headers", {}), address)
+        if refused or uri.startswith(alias):
             return False
         if method != "GET" or not http_filter.concerns(uri):
             return True
         return http_filter.admit(uri, request.get("get", {}), person.name)
+
+    def filter_request(uri: str, **request: Any) -> bool:
+        try:
+            return admitted(uri, request)
+        except Exception:
+            # Whatever goes wrong: what is not allowed is denied.
+            log.exception("a request was denied, because the gate has failed")
+            return False
 
     keep_and_register(orthanc.RegisterIncomingHttpRequestFilter, filter_request)
     orthanc.ExtendOrthancExplorer(explorer_script())

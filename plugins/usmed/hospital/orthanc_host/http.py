@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -17,7 +18,8 @@ from usmed.domain.errors import IdentityConflictError, PeerDataError, RefusedErr
 from usmed.domain.staff_role import Person
 from usmed.hospital.orthanc_host import rest
 from usmed.hospital.orthanc_host.safe_end import keep_and_register
-from usmed.hospital.page_requests import PERMISSIONS
+from usmed.hospital.page_requests import PERMISSIONS, REACHES, REFUSED, SHOWN
+from usmed.hospital.staff.gate import Gate
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +64,19 @@ class HttpServer:
     """Orthanc's HTTP server, behind the gate.
 
     Args:
-        recognise: tells who asks, from the headers.
+        gate: knows who asks, and what they may.
+        tls: whether Orthanc itself serves HTTPS.
     """
 
-    def __init__(self, recognise: Callable[[Mapping[str, str]], Person]) -> None:
-        self._recognise = recognise
+    def __init__(self, gate: Gate, *, tls: bool) -> None:
+        self._gate = gate
+        self._tls = tls
+        # By thread of Orthanc's, which runs the filter and then the callback of one request.
+        self._addresses: dict[int, str] = {}
+
+    def comes_from(self, address: str) -> None:
+        """Take note of the address that the request of this thread comes from: callbacks are not told."""
+        self._addresses[threading.get_ident()] = address
 
     def register(
         self, pattern: str, handler: Callable[[HttpRequest], Answer], *, methods: str = "GET,POST,PUT,DELETE"
@@ -94,7 +104,7 @@ class HttpServer:
                         arguments=request.get("get", {}),
                         headers=headers,
                         body=request.get("body", b"") or b"",
-                        person=self._recognise(headers),
+                        person=self._gate.recognise(headers),
                     )
                 )
             except rest.OrthancError as error:
@@ -108,8 +118,26 @@ class HttpServer:
         keep_and_register(orthanc.RegisterRestCallback, pattern, callback)
 
     def mount(self, prefix: str, application: WSGIApplication) -> None:
-        """Serve a WSGI application below a prefix."""
-        self.register(f"{prefix}(/.*)?", lambda request: _call_wsgi(application, prefix, request))
+        """Serve a WSGI application below a prefix.
+
+        The gate is asked here, and not by the filter, which can only say no: the application's own address `/refused`
+        answers what is turned away, in words.
+        """
+
+        def handle(request: HttpRequest) -> Answer:
+            address = self._addresses.get(threading.get_ident(), "")
+            person, why = self._gate.decide(request.method, request.uri, request.headers, address)
+            https = self._tls or request.headers.get("x-forwarded-proto") == "https"
+            environ = _environ(prefix, request) | {
+                "REMOTE_ADDR": address,
+                "wsgi.url_scheme": "https" if https else "http",
+                REACHES: lambda path: self._gate.permission("GET", prefix + path) in person.permissions,
+            }
+            if why:
+                environ |= {REFUSED: why, SHOWN: environ["PATH_INFO"], "PATH_INFO": "/refused"}
+            return _call_wsgi(application, environ)
+
+        self.register(f"{prefix}(/.*)?", handle)
 
 
 def _as_orthanc(code: int, name: str, method: str, uri: str) -> Answer:
@@ -170,12 +198,12 @@ def _send(output: Any, answer: Answer) -> None:
         output.SendHttpStatus(answer.status, answer.body)
 
 
-def _call_wsgi(application: WSGIApplication, prefix: str, request: HttpRequest) -> Answer:
-    environ: dict[str, Any] = {
+def _environ(prefix: str, request: HttpRequest) -> dict[str, Any]:
+    return {
         "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": prefix,
         # WSGI carries the bytes of the path as Latin-1 (PEP 3333).
-        "PATH_INFO": request.uri[len(prefix) :].encode("utf-8", "surrogateescape").decode("latin-1"),
+        "PATH_INFO": request.uri[len(prefix) :].encode("utf-8", "surrogateescape").decode("latin-1") or "/",
         "QUERY_STRING": urlencode(request.arguments),
         "CONTENT_TYPE": request.headers.get("content-type", ""),
         "CONTENT_LENGTH": str(len(request.body)),
@@ -195,6 +223,9 @@ def _call_wsgi(application: WSGIApplication, prefix: str, request: HttpRequest) 
         "wsgi.run_once": False,
         **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in request.headers.items()},
     }
+
+
+def _call_wsgi(application: WSGIApplication, environ: dict[str, Any]) -> Answer:
     head: list[Any] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from usmed.domain.route_table import RouteTable
 from usmed.domain.staff_role import Person
 
+SESSION = "Session"
+"""How somebody is known who has logged in on our page; a browser sends it by itself."""
+
 QUIET_S = 600.0
 """The same refusal is written down once in so many seconds, with how many there were since."""
 
@@ -52,17 +55,21 @@ class Refusals:
         self._record(address, who, what + more)
 
 
+LOG_IN, NO_PERMISSION = "log-in", "no-permission"
+"""Why somebody is turned away: nobody is logged in, or whoever is may not do this."""
+
+
 class Gate:
     """Says yes or no to a request.
 
     Args:
         table: which permission an address needs.
-        recognise: tells who asks, from the headers.
+        recognise: tells who asks, from the headers and the address.
         refusals: takes note of a no.
     """
 
     def __init__(
-        self, table: RouteTable, recognise: Callable[[Mapping[str, str]], Person], refusals: Refusals
+        self, table: RouteTable, recognise: Callable[[Mapping[str, str], str], Person], refusals: Refusals
     ) -> None:
         self._permission = table.permission
         self._recognise = recognise
@@ -70,16 +77,42 @@ class Gate:
 
     def recognise(self, headers: Mapping[str, str]) -> Person:
         """Return who asks; header names are in lower case."""
-        return self._recognise(headers)
+        return self._recognise(headers, "")
 
-    def admit(self, method: str, path: str, headers: Mapping[str, str], address: str) -> Person | None:
-        """Return who asks, if they may; None to refuse."""
-        person = self._recognise(headers)
+    def permission(self, method: str, path: str) -> str | None:
+        """Return the permission that an address needs; None if it is not listed."""
+        return self._permission(method, path)
+
+    def decide(self, method: str, path: str, headers: Mapping[str, str], address: str) -> tuple[Person, str]:
+        """Return who asks, and why they are turned away, LOG_IN or NO_PERMISSION; empty if they may go on."""
+        person = self._recognise(headers, address)
         needed = self._permission(method, path)
+        if method != "GET" and not _from_here(headers, must_say=person.proved == SESSION):
+            needed, lacks = None, "sent this from the page of another site"
+        else:
+            lacks = f"has not the permission {needed!r}" if needed else "asked for an address that is not listed"
         if needed in person.permissions:
-            return person
+            return person, ""
         who = person.name if person.proved else ""
-        # The path may hold what is a patient's; an address that is not listed anybody can make up.
-        lacks = f"has not the permission {needed!r}" if needed else "asked for an address that is not listed"
+        # Never the path: it may hold what is a patient's.
         self._refusals.add(address, who, f"{lacks} (role {person.role or 'none'})")
-        return None
+        return person, NO_PERMISSION if who else LOG_IN
+
+
+def _from_here(headers: Mapping[str, str], *, must_say: bool) -> bool:
+    """Tell whether a request that changes something comes from a page of this node, or from no page at all.
+
+    A browser sends cookies and passwords by itself, also with what a stranger's page has it send; but it says from
+    which page: in Sec-Fetch-Site (W3C Fetch Metadata) where the connection is safe, and always in Origin (RFC 6454 §7).
+
+    Args:
+        must_say: whether who says nothing is refused: a session is a browser's, a password may be a program's.
+    """
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site in ("same-origin", "none")
+    origin = headers.get("origin")
+    if origin is None:
+        return not must_say
+    # Behind a proxy the browser's address is in the second one. No stranger's page can set either.
+    return origin.partition("://")[2] in (headers.get("host"), headers.get("x-forwarded-host"))

@@ -45,7 +45,7 @@ class OrthancLogIns:
         self._checked = checked
         self._known: dict[str, Person] = {}
 
-    def person(self, headers: Mapping[str, str]) -> Person:
+    def person(self, headers: Mapping[str, str], address: str = "") -> Person:
         """Return who asks. Costs next to nothing for whoever has asked before."""
         authorization = headers.get("authorization", "")
         person = self._known.get(authorization)

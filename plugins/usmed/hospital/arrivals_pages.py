@@ -17,10 +17,6 @@ from usmed.hospital.region_panel import plain_reason
 from usmed.platform.audit_log import append_in
 from usmed.platform.storage import Database
 
-PERMISSION = "arrivals.read"
-PERMISSION_MERGES = "arrivals.merges"
-"""To note that one has looked at a merge."""
-
 PAGE = 50
 LAST_PAGE = 100_000
 

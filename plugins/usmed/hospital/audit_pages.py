@@ -17,7 +17,6 @@ from usmed.hospital.frame import Frame, dress, page, see, to
 from usmed.hospital.page_requests import staff
 from usmed.platform.audit_query import Question
 
-PERMISSION = "audit.read"
 LONGEST_TEXT = 256
 CHECK_FRESH = timedelta(hours=1)
 

@@ -1,21 +1,24 @@
 """How a service hears that it is to end: SIGTERM, or Ctrl-C."""
 
+import os
 import signal
-from queue import SimpleQueue
 
 
 class EndSignals:
     """Takes note of the signals from the moment it is made, in the main thread.
 
-    Not by a `threading.Event`: a handler runs between two steps of the main thread, and if that is inside `wait`, `set`
-    waits for ever for the lock that `wait` holds. `SimpleQueue.put` may be called from anywhere.
+    The kernel may hand a signal to any thread, and Python runs handlers in the main thread alone, when it next does
+    something: one that waits for a lock or an event would not hear of it. So the signal is written to a pipe, by
+    whichever thread got it (`signal.set_wakeup_fd`), and the main thread reads.
     """
 
     def __init__(self) -> None:
-        self._came: SimpleQueue[int] = SimpleQueue()
+        self._read, write = os.pipe()
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write)
         for one in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(one, lambda number, _frame: self._came.put(number))
+            signal.signal(one, lambda *_: None)
 
     def wait(self) -> None:
         """Return when one has come."""
-        self._came.get()
+        os.read(self._read, 1)

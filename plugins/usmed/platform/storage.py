@@ -117,10 +117,21 @@ class Database:
         Raises:
             StorageError: the database fails.
         """
+        dialect = self._alone.dialect
         with _translated():
-            connection = self._alone.raw_connection()
             try:
-                return statement.run_on(connection, self._alone.dialect, values)
+                connection = self._alone.raw_connection()
+            except dialect.loaded_dbapi.Error as error:
+                raise _failure(error) from error
+            try:
+                return statement.run_on(connection, dialect, values)
+            except StorageError as error:
+                broken: Any = error.__cause__
+                if dialect.is_disconnect(broken, connection.dbapi_connection, None):
+                    # The server has gone, and with it all that were open.
+                    self._alone.dispose()
+                connection.invalidate()
+                raise
             finally:
                 connection.close()
 

@@ -1,4 +1,4 @@
-"""The auditor's pages in a real browser: on a phone, a tablet and a reading-room monitor, in light and dark."""
+"""The pages Audit and Statistics in a real browser: on a phone, a tablet, a reading-room monitor; in light and dark."""
 
 import threading
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.serving import make_server
 
 from contract.test_audit_pages import NOW, Pages, looked_up
+from contract.test_statistics import Node
 from support.browser import DESK, PHONE, Browser
 from support.process import eventually
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
@@ -104,7 +105,7 @@ def test_an_auditor_searches_checks_and_looks_at_what_is_unusual(
     look(browser, f"audit-search-{colours}")
     browser.type("agent", "ionescu")
     browser.click(".search button.main")
-    assert "agent=ionescu" in browser.driver.current_url
+    eventually(lambda: "agent=ionescu" in browser.driver.current_url, 20, "found")
     browser.open(f"{site.url}/audit/patterns")
     eventually(lambda: not pages.auditor.patterns.running, 20, "looked through")
     browser.open(f"{site.url}/audit/patterns")
@@ -118,3 +119,23 @@ def test_an_auditor_searches_checks_and_looks_at_what_is_unusual(
     browser.click("main > form button")
     browser.until("rupt la înregistrarea 4")
     look(browser, f"audit-broken-{colours}")
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_statistics_are_drawn(tmp_path: Path, browser: Browser, colours: str) -> None:
+    database = open_database(f"sqlite:///{tmp_path / 's.db'}", [CHAIN])
+    node = Node(database)
+    node.a_month()
+    site = Site(node.app)
+    try:
+        browser.open(f"{site.url}/statistics?look={colours}")
+        browser.open(f"{site.url}/statistics")
+        browser.until("Spațiul ocupat")
+        browser.click(".plots section:nth-child(2) summary")
+        look(browser, f"statistics-{colours}")
+        browser.click(".tabs li:nth-child(2) a")
+        eventually(lambda: "days=90" in browser.driver.current_url, 20, "ninety days")
+    finally:
+        site.stop()
+        node.audit.close()
+        database.close()

@@ -28,7 +28,16 @@ CODE = "".join(
     )
 )
 OVER = [State.VOID, State.EXPIRED]
+PLOTS = ["studies", "bytes", "lookups", "pulls", "denied", "first-image", "storage"]
+STATISTICS = {
+    *(f"plot-{one}" for one in PLOTS), *(f"pull-{one}" for one in ("complete", "failed", "refused")),
+    *(f"tile-{one}" for one in ("studies", "bytes", "lookups", "hits", "pulls", "denied", "first-image")),
+    *(f"statistics-{one}" for one in ("others", "hit", "no-hit", "pulls")),
+}  # fmt: skip
+"""Named in the program that draws."""
+
 VALUES = {
+    "plot-": PLOTS,
     "audit-": ["search", "patterns", "chain"],
     "event-": list(AuditEventType),
     "outcome-": list(Outcome),
@@ -78,8 +87,8 @@ def test_there_is_something_to_look_at() -> None:
 
 
 def test_no_text_is_missing_and_none_is_too_many() -> None:
-    assert (used() | faults()) - set(WORDS) == set()
-    assert set(WORDS) - (used() | faults()) == set()
+    assert (used() | faults() | STATISTICS) - set(WORDS) == set()
+    assert set(WORDS) - (used() | faults() | STATISTICS) == set()
 
 
 def test_no_text_is_there_twice() -> None:

@@ -182,3 +182,7 @@ class Archive(Protocol):
     def parent_studies(self, resource_orthanc_ids: Sequence[str]) -> list[Study]:
         """Return the studies that these patients, studies, series or instances belong to, each once."""
         ...
+
+    def size_bytes(self) -> int:
+        """Return what all its files take."""
+        ...

@@ -338,7 +338,13 @@ class Pulls:
                 study_instance_uid=row.study_instance_uid,
                 outcome=outcome,
                 reason=reason,
-                detail={"state": row.state.value, "instances": row.instances, "arrived": sum(progress.verified)},
+                detail={
+                    "state": row.state.value,
+                    "instances": row.instances,
+                    "arrived": sum(progress.verified),
+                    "size_bytes": row.size_bytes,
+                    **_first_image(progress),
+                },
             )
         )
 
@@ -384,3 +390,10 @@ class Pulls:
 
     def _patient_text(self, row: PullRow) -> str:
         return str(min(row.identifiers)) if row.identifiers else ""
+
+
+def _first_image(progress: Progress) -> dict[str, int]:
+    """Return how long the first instance took from when the transfer began, if it came in this try."""
+    if not progress.started or not progress.first_image:
+        return {}
+    return {"first_image_ms": int(1000 * (progress.first_image - progress.started))}

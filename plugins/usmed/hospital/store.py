@@ -98,6 +98,11 @@ class PullStore:
         with self._database.read() as connection:
             return connection.execute(query).scalar() is not None
 
+    def source_of(self, study_instance_uid: str) -> str:
+        """Return from which hospital a study was brought here; empty if it was not."""
+        row = self.get(study_instance_uid)
+        return row.source if row else ""
+
     def all(self, *states: State) -> list[PullRow]:
         """Return the pulls in these states, oldest first; of all states if none is named."""
         query = sa.select(_pull).order_by(_pull.c.created, _pull.c.study_instance_uid)

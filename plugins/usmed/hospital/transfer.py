@@ -58,6 +58,8 @@ class Progress:
     verified: bytearray = field(default_factory=bytearray)
     received_bytes: int = 0
     started: float = 0.0
+    first_image: float = 0.0
+    """When the first instance was stored, as `started` by a clock that only runs forward; 0 before."""
     saved: float = 0.0
     changed: threading.Condition = field(default_factory=threading.Condition)
     done: bool = False
@@ -149,7 +151,7 @@ class Transfer:
             IdentityConflictError: a person has to look at it.
             TransportError, PeerDataError, ArchiveError, StorageError: worth another try; what is verified stays.
         """
-        row = progress.row
+        row, progress.started = progress.row, time.monotonic()
         ticket = self._ticket(row)
         manifest, verified = self._manifest(progress, ticket)
         filing = self._filing(row, manifest)
@@ -392,6 +394,7 @@ class Transfer:
             raise IdentityConflictError(f"instance {entry.sop_instance_uid} was filed under another study or patient")
         with progress.changed:
             progress.verified[index] = 1
+            progress.first_image = progress.first_image or time.monotonic()
             progress.received_bytes += len(dicom)
             progress.changed.notify_all()
 

@@ -352,6 +352,9 @@ def create_node(
         region=region_now,
         database=database,
         audit=audit,
+        archive=archive,
+        source_of=store.source_of,
+        folder=storage_directory,
         clock=utc_now,
     )
     pages = create_pages(
@@ -386,6 +389,7 @@ def create_node(
             deliveries=deliveries,
             desk=desk,
             hospital_name=name_of,
+            unreachable=lookup.unreachable,
             clock=utc_now,
             arrivals=intake.store,
             pulls=pulls,

@@ -21,6 +21,7 @@ from usmed.hospital.enrolment_pages import create_enrolment_pages
 from usmed.hospital.enrolments import Enrolments
 from usmed.hospital.frame import Frame
 from usmed.hospital.log_in_pages import create_log_in_pages
+from usmed.hospital.node_metrics import node_metrics
 from usmed.hospital.oversight import Oversight
 from usmed.hospital.paper_pages import add_paper_pages
 from usmed.hospital.patient_record import PatientRecords
@@ -29,6 +30,7 @@ from usmed.hospital.settings import LogInBy, Settings, StaffSettings
 from usmed.hospital.staff.rules import roles
 from usmed.hospital.staff.sessions import NodeLogIns
 from usmed.hospital.staff.store import StaffStore
+from usmed.hospital.statistics_pages import StatisticsServices, create_statistics_pages
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.deliveries import Deliveries
 from usmed.platform.signed_http import SignedClient
@@ -50,6 +52,7 @@ def create_staff_pages(
     deliveries: Deliveries,
     desk: Desk,
     hospital_name: Callable[[str], str],
+    unreachable: Callable[[], Mapping[str, object]],
     clock: Callable[[], datetime],
     arrivals: ArrivalStore,
     pulls: Pulls,
@@ -61,6 +64,7 @@ def create_staff_pages(
     Args:
         hospital: this one's id.
         key: its private key.
+        unreachable: the hospitals that do not answer now.
         hospital_name: what people call a hospital, by its id.
         clock: aware UTC.
         today: the hospital's day.
@@ -99,6 +103,9 @@ def create_staff_pages(
         "desk": pages,
         "audit": create_audit_pages(AuditServices(oversight.auditor, frame, naming, zone, names)),
         "": create_log_in_pages(frame, log_ins),
+        "statistics": create_statistics_pages(
+            StatisticsServices(oversight, frame, zone, names, node_metrics(oversight, audit, unreachable))
+        ),
     }
 
 

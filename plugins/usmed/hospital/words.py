@@ -6,10 +6,19 @@ from usmed.hospital.enrolment_words import ENROLMENT_WORDS
 from usmed.hospital.frame_words import FRAME_WORDS
 from usmed.hospital.log_in_words import LOG_IN_WORDS
 from usmed.hospital.paper_words import PAPER_WORDS
+from usmed.hospital.statistics_words import STATISTICS_WORDS
 
 LANGUAGES = {"ro": "Română", "en": "English"}
 
-PARTS = (FRAME_WORDS, LOG_IN_WORDS, ARRIVALS_WORDS, ENROLMENT_WORDS, PAPER_WORDS, AUDIT_WORDS)
+PARTS = (
+    FRAME_WORDS,
+    LOG_IN_WORDS,
+    ARRIVALS_WORDS,
+    ENROLMENT_WORDS,
+    PAPER_WORDS,
+    AUDIT_WORDS,
+    STATISTICS_WORDS,
+)
 WORDS: dict[str, tuple[str, str]] = {name: texts for part in PARTS for name, texts in part.items()}
 """A fault has the code of its error behind `fault-`."""
 

@@ -61,6 +61,10 @@ class Metrics:
         self._families.append(_Family(name, help, "counter", labels, counter.samples))
         return counter
 
+    def total(self, name: str, help: str, read: Callable[[], Mapping[tuple[str, ...], float]], *labels: str) -> None:
+        """Make a counter that is kept elsewhere: `read` returns a number for each combination of the labels' values."""
+        self._families.append(_Family(name, help, "counter", labels, lambda: sorted(read().items())))
+
     def gauge(self, name: str, help: str, read: Callable[[], Mapping[str, float] | float], label: str = "") -> None:
         """Make a gauge: `read` returns a number, or with a `label` one for each of its values."""
 

@@ -209,6 +209,10 @@ class OrthancArchive:
                         studies[study_id] = study
         return list(studies.values())
 
+    def size_bytes(self) -> int:
+        """See `Archive.size_bytes`. Orthanc keeps the sum, it does not look at the files."""
+        return int(rest.get_json("/statistics")["TotalDiskSize"])
+
     @staticmethod
     def _path(files: Path, instance: StoredInstance) -> Path:
         name = instance.file_uuid

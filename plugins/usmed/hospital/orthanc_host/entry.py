@@ -174,6 +174,7 @@ class _Changes:
         kinds = orthanc.ChangeType
         if change == kinds.STABLE_STUDY:
             self._node.feed.stable(resource)
+            self._node.oversight.statistician.stable(resource)
         elif change == kinds.NEW_STUDY:
             if self._node.settings.Pull.Automatic is AutomaticPull.ARRIVAL:
                 self._node.arrivals.study_began(resource)

@@ -1,0 +1,42 @@
+"""The words of the page *Statistics*."""
+
+STATISTICS_WORDS: dict[str, tuple[str, str]] = {
+    "statistics-days": ("days", "de zile"),
+    "statistics-nothing": (
+        "Nothing has been counted in this time. Counting began when this version was installed.",
+        "Nu s-a numărat nimic în acest interval. Numărarea a început la instalarea acestei versiuni.",
+    ),
+    "statistics-none": ("Nothing.", "Nimic."),
+    "statistics-others": ("others", "altele"),
+    "statistics-hit": ("with studies elsewhere", "cu studii în altă parte"),
+    "statistics-no-hit": ("without", "fără"),
+    "statistics-pulls": ("Studies", "Studii"),
+    "statistics-table": ("As a table", "Ca tabel"),
+    "statistics-prometheus": (
+        "For Prometheus: the address /usmed/statistics/metrics.",
+        "Pentru Prometheus: adresa /usmed/statistics/metrics.",
+    ),
+    "plot-studies": ("Studies that arrived, by modality", "Studii sosite, pe modalități"),
+    "plot-bytes": ("Bytes that arrived, by hospital", "Date sosite, pe spitale"),
+    "plot-lookups": ("Lookups in the region", "Căutări în regiune"),
+    "plot-pulls": ("Studies fetched", "Studii aduse"),
+    "plot-denied": ("Denied", "Refuzuri"),
+    "plot-first-image": ("Time to the first image", "Timpul până la prima imagine"),
+    "plot-storage": ("Storage", "Spațiul ocupat"),
+    "pull-complete": ("complete", "complete"),
+    "pull-failed": ("failed", "eșuate"),
+    "pull-refused": ("refused", "refuzate"),
+    "storage-trend": (
+        "Broken line: a straight line through the last 90 days, by least squares, for 30 days more.",
+        "Linia întreruptă: o dreaptă prin ultimele 90 de zile, prin cele mai mici pătrate, pentru încă 30 de zile.",
+    ),
+    "storage-full": ("At this pace full on", "În acest ritm, plin la"),
+    "storage-no-trend": ("A forecast needs seven days.", "O prognoză are nevoie de șapte zile."),
+    "tile-studies": ("studies arrived", "studii sosite"),
+    "tile-bytes": ("of data arrived", "de date sosite"),
+    "tile-lookups": ("lookups", "căutări"),
+    "tile-hits": ("of them found something elsewhere", "dintre ele au găsit ceva în altă parte"),
+    "tile-pulls": ("studies fetched", "studii aduse"),
+    "tile-denied": ("denied", "refuzuri"),
+    "tile-first-image": ("to the first image, on average", "până la prima imagine, în medie"),
+}

@@ -16,7 +16,8 @@ from e2e.studies import Patient, Study, national_number
 from support.browser import DESK, PHONE, Browser
 from support.hl7 import Sender, adt
 from support.region import AUTH, Hospital, Hub, Region, eventually, free_port, on_paper, permit
-from usmed.domain.arrival import Prefetch
+from usmed.domain.arrival import Arrival, Prefetch, Source
+from usmed.domain.identifiers import PatientIdentifier
 from usmed.hospital.arrival_store import ArrivalStore, Entry
 from usmed.hospital.store import CHAIN
 from usmed.platform.storage import open_database
@@ -205,3 +206,26 @@ def test_the_page_works_without_javascript(place: Place, browser: Browser) -> No
     browser.driver.find_element("css selector", "[data-key=here] a").click()
     assert "state=here" in browser.driver.current_url
     assert "Lia" not in browser.driver.find_element("css selector", "main").text
+
+
+def test_a_page_of_ten_thousand_arrivals_comes_at_once(place: Place) -> None:
+    day = datetime.now(UTC).date() + timedelta(days=30)
+    database = open_database(place.b.database_url, [CHAIN])
+    store = ArrivalStore(database)
+    with database.write() as connection:
+        for n in range(10_000):
+            number = PatientIdentifier("PARHON", f"{n}")
+            name, clock = f"Pop^{n}", f"{n // 60 % 24:02d}{n % 60:02d}"
+            store.arrive(
+                connection,
+                Arrival(day, number, frozenset({number}), name, "19700101", "M", clock, "CT", "UPU", Source.HL7),
+            )
+    database.close()
+    taken = []
+    for n in (1, 50, 100, 150, 200, 1, 50, 100, 200):
+        start = time.perf_counter()
+        page = place.b.get(f"/usmed/arrivals?day={day}&page={n}")
+        taken.append(time.perf_counter() - start)
+        assert page.text.count("<tr data-key=") == 50
+    print("ms:", [round(one * 1000) for one in taken])
+    assert sorted(taken)[len(taken) // 2] < 0.3

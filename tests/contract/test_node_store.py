@@ -258,7 +258,7 @@ def test_migrations_run_from_an_empty_database_and_then_find_nothing_to_do(datab
     for _ in range(2):
         database = open_database(database_url, [CHAIN])
         with database.read() as connection:
-            assert revision(connection) == "r0011"
+            assert revision(connection) == "r0013"
         database.close()
 
 

@@ -1,10 +1,11 @@
 """The frame of the node's pages: where `/usmed/` leads, what the navigation shows, languages and colours, policies."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin
 
 import pytest
@@ -13,6 +14,7 @@ from werkzeug.test import Client
 
 from usmed.domain.errors import RefusedError
 from usmed.hospital.frame import ENTRIES, Frame, create_entrance, dress, page
+from usmed.hospital.page_requests import REACHES
 from usmed.hospital.store import CHAIN
 from usmed.platform.audit_log import AuditLog
 from usmed.platform.storage import open_database
@@ -44,7 +46,7 @@ class Node:
 
         self.app.register_blueprint(pages, url_prefix=f"/{name}")
 
-    def get(self, path: str, who: dict[str, str] | None = None) -> str:
+    def get(self, path: str, who: Mapping[str, Any] | None = None) -> str:
         return self.browser.get(path, environ_overrides=LOG_IN if who is None else who).text
 
 
@@ -116,3 +118,19 @@ def test_policies_let_nothing_in_that_is_not_from_here(node: Node) -> None:
     for name in re.findall(r'"(static/[\w.]+)"', answer.text):
         assert node.browser.get(f"/{name}").status_code == 200, name
     assert node.browser.get("/static/frame.py").status_code == 404
+
+
+def test_the_navigation_shows_what_somebody_may_see(node: Node) -> None:
+    node.add("audit")
+    node.add("statistics")
+    may_see = {**LOG_IN, REACHES: lambda path: path == "/statistics"}
+    shown = node.get("/statistics", may_see)
+    assert re.findall(r'<a href="([^"]+)"[^>]*>(?:Audit|Statistici)', shown) == ["statistics"]
+    nothing = {**LOG_IN, REACHES: lambda path: False}
+    assert node.browser.get("/home", environ_overrides=nothing).headers["Location"] == "../app/explorer.html"
+
+
+def test_who_is_in_a_session_can_leave_it_and_who_is_not_is_not_offered_to(node: Node) -> None:
+    node.add("audit")
+    assert 'action="log-out"' not in node.get("/audit")
+    assert node.get("/audit", {**LOG_IN, "AUTH_TYPE": "Session"}).count('action="log-out"') == 2

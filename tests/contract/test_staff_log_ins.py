@@ -340,6 +340,8 @@ def test_a_form_that_came_too_late_is_not_lost(node: Node, browser: Browser) -> 
     late = browser.post("/refused", {"number": ["1", "2"], "name": "Popescu <b>"}, **away)
     assert "Sesiunea s-a încheiat" in late.text
     assert 'action="../log-in"' in late.text
+    # Another language would be another request, without the form.
+    assert "lang=en" not in late.text
     kept = re.search(r'name="kept" value="([^"]*)"', late.text)
     assert kept is not None
     form = {"name": "ana", "password": "wrong", "next": "usmed/desk/enrolments", "kept": html.unescape(kept[1])}

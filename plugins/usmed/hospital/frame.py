@@ -169,7 +169,7 @@ def create_entrance() -> Blueprint:
     @entrance.get("/home")
     @entrance.get("/usmed/home")
     def home() -> Response:
-        return see(next(iter(entries().values()), "status"))
+        return see(next(iter(entries().values()), "../app/explorer.html"))
 
     @entrance.get("/static/<name>")
     def static_file(name: str) -> Response:

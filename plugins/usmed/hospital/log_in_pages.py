@@ -65,7 +65,7 @@ def _add_door(pages: Blueprint, frame: Frame, log_ins: NodeLogIns) -> None:
             record_refusal(frame, error)
             return _log_in_page(wanted, fault(error), name=name, kept=kept)
         fields = _fields(kept)
-        response = page("log-in/go-on.html", wanted=wanted, fields=fields) if fields else see_at(f"../{wanted}")
+        response = page("log-in/go-on.html", wanted=wanted, kept=fields) if fields else see_at(f"../{wanted}")
         secure = request.scheme == "https"
         response.set_cookie(COOKIE, token, path="/", secure=secure, httponly=True, samesite="Strict")
         return response

@@ -4,7 +4,6 @@ import base64
 import html
 import io
 import re
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -158,10 +157,9 @@ def test_the_time_does_not_tell_who_there_is(node: Node) -> None:
             node.log_in(name, "wrong", f"10.1.{number}.{len(name)}")
         return time.perf_counter() - start
 
-    known, unknown, registered = (
-        statistics.median(took(name, number) for number in range(5)) for name in ("ana", "nobody", "admin")
-    )
-    assert max(known, unknown, registered) < 2 * min(known, unknown, registered)
+    # The shortest of several: a busy machine makes some longer, and nothing makes one shorter than a hash.
+    shortest = [min(took(name, number) for number in range(4)) for name in ("ana", "nobody", "admin", "stray")]
+    assert min(shortest) > 0.3 * max(shortest)
 
 
 def test_guessing_is_stopped_for_an_account_and_address_and_goes_on_for_others(node: Node) -> None:

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from http.cookies import CookieError, SimpleCookie
 
 from usmed.domain.errors import RefusedError
 from usmed.domain.staff_role import Person, Role
@@ -227,8 +226,8 @@ class NodeLogIns:
 
 def token_in(cookie: str) -> str:
     """Return the session's token in a Cookie header; empty if there is none."""
-    try:
-        parsed = SimpleCookie(cookie)
-    except CookieError:
-        return ""
-    return parsed[COOKIE].value if COOKIE in parsed else ""
+    for part in cookie.split(";"):
+        name, _, value = part.partition("=")
+        if name.strip() == COOKIE:
+            return value.strip()
+    return ""

@@ -21,7 +21,7 @@ from usmed.hospital.frame import Frame, create_entrance
 from usmed.hospital.log_in_pages import create_log_in_pages
 from usmed.hospital.page_requests import REFUSED, SHOWN
 from usmed.hospital.staff.passwords import TRIES, TRIES_OF_ACCOUNT, WINDOW_S, Attempts, fits, hashed
-from usmed.hospital.staff.rules import roles
+from usmed.hospital.staff.rules import personal, roles
 from usmed.hospital.staff.sessions import BASIC_S, COOKIE, FRESH_S, WRONG, NodeLogIns
 from usmed.hospital.staff.store import MOST_SESSIONS, SESSION_LIFE, StaffStore
 from usmed.hospital.store import CHAIN
@@ -45,7 +45,7 @@ class Node:
         self.store = StaffStore(database)
         self.audit = AuditLog(database)
         self.log_ins = NodeLogIns(
-            roles=roles("")[0], store=self.store, registered={"admin": "secret", "stray": "x"},
+            roles=roles("")[0], personal=personal(), store=self.store, registered={"admin": "secret", "stray": "x"},
             registered_roles={"admin": "administrator"}, other="", idle=IDLE,
             monotonic=self.seconds, clock=lambda: self.now,
         )  # fmt: skip
@@ -247,6 +247,14 @@ def test_a_token_may_what_it_says_until_it_expires_or_is_revoked(node: Node) -> 
     assert node.who({"authorization": f"Bearer {again}"}) == NOBODY
 
 
+def test_no_program_counts_as_a_member_of_staff(node: Node) -> None:
+    assert personal() == {
+        "patients.ask", "patients.enrol", "paper.write", "paper.confirm", "emergencies.ask", "emergencies.confirm"
+    }  # fmt: skip
+    token = node.store.add_token("x", [*personal(), "jobs.read"], node.now, node.now + timedelta(days=1), "test")
+    assert node.log_ins.person({"authorization": f"Bearer {token}"}).permissions == {"jobs.read", STAFF, "anybody"}
+
+
 def test_nothing_on_disk_lets_anybody_in(node: Node) -> None:
     cookie = node.log_in()["cookie"].partition(f"{COOKIE}=")[2]
     token = node.store.add_token("ris", ["archive.find"], node.now, node.now + timedelta(days=1), "test")
@@ -409,6 +417,7 @@ def test_the_commands(
     assert token.strip() not in run("token", "list")[1]
     assert run("token", "add", "pacs", "archive.fnid")[0] == 1
     assert run("token", "add", "pacs", "staff")[0] == 1
+    assert "no program" in run("token", "add", "pacs", "jobs.read", "emergencies.confirm")[1]
     assert run("token", "add", "pacs", "jobs.read", "--days", "0")[0] == 1
     assert run("token", "revoke", "ris")[0] == 0
     assert run("token", "revoke", "ris")[0] == 1

@@ -103,7 +103,7 @@ def test_every_page_of_ours_is_listed_and_nothing_that_is_gone() -> None:
 
 def test_every_permission_is_explained_and_guards_something() -> None:
     for name, document in permissions().items():
-        assert set(document) == {"means", "routes"}, name
+        assert set(document) - {"personal"} == {"means", "routes"}, name
         assert document["means"]
         assert document["routes"]
 

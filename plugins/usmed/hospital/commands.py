@@ -12,7 +12,7 @@ from pathlib import Path
 from usmed.domain.errors import ConfigurationError, PeerDataError
 from usmed.domain.staff_role import ANYBODY, STAFF
 from usmed.hospital.staff.passwords import hashed
-from usmed.hospital.staff.rules import permissions, roles
+from usmed.hospital.staff.rules import permissions, personal, roles
 from usmed.hospital.staff.store import StaffStore
 from usmed.hospital.store import CHAIN
 from usmed.platform.environment import DATABASE_URL, setting
@@ -114,6 +114,9 @@ def _token_add(arguments: argparse.Namespace) -> None:
     unknown = set(arguments.permission) - (set(permissions()) - {ANYBODY, STAFF})
     if unknown:
         raise PeerDataError(f"there is no permission {', '.join(sorted(unknown))}")
+    own = sorted(set(arguments.permission) & personal())
+    if own:
+        raise PeerDataError(f"only a member of staff can have the permission {', '.join(own)}, and no program")
     if not 1 <= arguments.days <= LONGEST_DAYS:
         raise PeerDataError(f"a token lives 1 to {LONGEST_DAYS} days")
     now = _now()

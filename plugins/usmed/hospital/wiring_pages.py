@@ -27,7 +27,7 @@ from usmed.hospital.paper_pages import add_paper_pages
 from usmed.hospital.patient_record import PatientRecords
 from usmed.hospital.pulls import Pulls
 from usmed.hospital.settings import LogInBy, Settings, StaffSettings
-from usmed.hospital.staff.rules import roles
+from usmed.hospital.staff.rules import personal, roles
 from usmed.hospital.staff.sessions import NodeLogIns
 from usmed.hospital.staff.store import StaffStore
 from usmed.hospital.statistics_pages import StatisticsServices, create_statistics_pages
@@ -121,6 +121,7 @@ def create_log_ins(
         return None
     return NodeLogIns(
         roles=roles(staff.RolesFile)[0],
+        personal=personal(),
         store=StaffStore(database),
         registered=registered,
         registered_roles=staff.Users,

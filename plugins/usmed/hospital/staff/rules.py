@@ -14,9 +14,14 @@ LARGEST_FILE_BYTES = 1 << 20
 
 
 def permissions() -> Mapping[str, Mapping[str, Any]]:
-    """Return what permissions.yaml says: by permission, what it `means` and its `routes`."""
+    """Return what permissions.yaml says: by permission, what it `means`, its `routes`, whether it is `personal`."""
     document: Mapping[str, Mapping[str, Any]] = _ours("permissions.yaml")
     return document
+
+
+def personal() -> frozenset[str]:
+    """Return the permissions for what a member of staff does under their own name: no program's to have."""
+    return frozenset(name for name, document in permissions().items() if document.get("personal"))
 
 
 def roles(file: str) -> tuple[dict[str, Role], list[str]]:

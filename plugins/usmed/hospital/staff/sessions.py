@@ -53,6 +53,7 @@ class NodeLogIns:
 
     Args:
         roles: those in force.
+        personal: permissions that no token has, whatever is written with it.
         store: accounts, sessions, tokens.
         registered: names and passwords of Orthanc's configuration; they go before accounts of the same name.
         registered_roles: the role of each; `other` for those who are not among them.
@@ -65,6 +66,7 @@ class NodeLogIns:
         self,
         *,
         roles: Mapping[str, Role],
+        personal: frozenset[str],
         store: StaffStore,
         registered: Mapping[str, str],
         registered_roles: Mapping[str, str],
@@ -74,6 +76,7 @@ class NodeLogIns:
         clock: Callable[[], datetime],
     ) -> None:
         self._roles = roles
+        self._personal = personal
         self._store = store
         self._registered = registered
         self._registered_roles = registered_roles
@@ -124,7 +127,7 @@ class NodeLogIns:
         token = self._tokens.get(digest(value.strip()))
         if token is None or token.expires <= self._clock():
             return Person(NOBODY)
-        return Role(f"token {token.name}", "", token.permissions).person(f"token:{token.name}", BEARER)
+        return Role(f"token {token.name}", "", token.permissions - self._personal).person(f"token:{token.name}", BEARER)
 
     def _in_session(self, token: str) -> Person:
         key, now = digest(token), self._monotonic()

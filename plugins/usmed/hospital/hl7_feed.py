@@ -2,7 +2,7 @@
 
 All that a message changes is written in one transaction with its digest and its audit record. So AA means done, a
 message that a sender repeats is done once, and none that was acknowledged is lost, whatever is killed when. The message
-itself, which carries names, is kept nowhere (docs/adr/0031).
+itself, which carries names, is kept nowhere (docs/adr/0033).
 """
 
 import ipaddress

@@ -9,6 +9,8 @@ import pytest
 from usmed.domain.errors import ConfigurationError
 from usmed.domain.route_table import RouteTable
 from usmed.domain.staff_role import Person
+from usmed.hospital.arrivals_pages import create_arrivals_pages
+from usmed.hospital.audit_pages import create_audit_pages
 from usmed.hospital.enrolment_pages import create_enrolment_pages
 from usmed.hospital.log_in_pages import create_log_in_pages
 from usmed.hospital.pages import create_pages
@@ -16,6 +18,7 @@ from usmed.hospital.paper_pages import add_paper_pages
 from usmed.hospital.staff.gate import MOST_KINDS, QUIET_S, Gate, Refusals
 from usmed.hospital.staff.log_ins import OrthancLogIns, basic_credentials
 from usmed.hospital.staff.rules import permissions, roles, route_table
+from usmed.hospital.statistics_pages import create_statistics_pages
 
 TABLE = RouteTable(
     {
@@ -82,7 +85,11 @@ def rules_of_pages() -> set[tuple[str, str]]:
     add_paper_pages(desk, nothing, nothing, dict)
     code = create_pages.__code__
     arguments: dict[str, Any] = dict.fromkeys(code.co_varnames[: code.co_kwonlyargcount], nothing)
-    app = create_pages(**{**arguments, "staff_pages": {"desk": desk, "": create_log_in_pages(nothing, nothing)}})
+    staff_pages = {
+        "arrivals": create_arrivals_pages(nothing), "desk": desk, "audit": create_audit_pages(nothing),
+        "statistics": create_statistics_pages(nothing), "": create_log_in_pages(nothing, nothing),
+    }  # fmt: skip
+    app = create_pages(**{**arguments, "staff_pages": staff_pages})
     found = set()
     for rule in app.url_map.iter_rules():
         parts = ("/usmed" + str(rule)).rstrip("/").split("/")

@@ -9,7 +9,8 @@ from typing import Any, get_type_hints
 import pytest
 
 from usmed.domain.errors import ConfigurationError
-from usmed.hospital.settings import AutomaticPull, Settings, checks_passwords, modality_allows_get, read_settings
+from usmed.hospital.settings import AutomaticPull, Settings
+from usmed.hospital.settings_reader import checks_passwords, modality_allows_get, read_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Json = dict[str, Any]

@@ -1,14 +1,11 @@
 """Puts a node together: the one place where use cases meet stores, clients and the clock."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flask import Flask
 from joserfc.jwk import OKPKey
 
 from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
@@ -30,8 +27,9 @@ from usmed.hospital.guest_copies import GuestCopies
 from usmed.hospital.guest_store import GuestStore
 from usmed.hospital.identities import Identities
 from usmed.hospital.lookup import FederatedLookup
+from usmed.hospital.node import Node
 from usmed.hospital.outbound import Kind, Outbound
-from usmed.hospital.oversight import Oversight, create_oversight
+from usmed.hospital.oversight import create_oversight
 from usmed.hospital.pages import create_pages
 from usmed.hospital.patient_requests import PatientRequests
 from usmed.hospital.permission import Permissions
@@ -40,14 +38,13 @@ from usmed.hospital.region_panel import RegionPanel
 from usmed.hospital.release import Release
 from usmed.hospital.retention import Retention
 from usmed.hospital.settings import SECTION, Settings, WithdrawnCopies
-from usmed.hospital.staff.sessions import NodeLogIns
 from usmed.hospital.store import CHAIN, AnswerCache, PullStore, ToldStore
 from usmed.hospital.tickets import Tickets
 from usmed.hospital.transfer import Transfer
-from usmed.hospital.wiring_arrivals import Intake, create_intake
+from usmed.hospital.wiring_arrivals import create_intake
 from usmed.hospital.wiring_pages import create_log_ins, create_staff_pages
 from usmed.hospital.withdrawals import Withdrawals
-from usmed.platform.audit_log import AUDIT_THREAD, AuditLog
+from usmed.platform.audit_log import AuditLog
 from usmed.platform.deliveries import Deliveries
 from usmed.platform.delivery_store import DeliveryStore
 from usmed.platform.keys import load_private_key, public_key_text
@@ -58,86 +55,12 @@ from usmed.platform.region_file import read_region
 from usmed.platform.region_store import RegionStore, starting_region
 from usmed.platform.region_watch import RegionWatcher, ask_hub
 from usmed.platform.signed_http import Identity, SignedClient, SignedGuard
-from usmed.platform.storage import Database, open_database
+from usmed.platform.storage import open_database
 
 log = logging.getLogger(__name__)
 
-LONGEST_END_S = 6.0
-"""How long what is being stored or sent may take to end. Docker kills after ten seconds."""
-
 HUB_SHARE = 0.4
 """What the hub may take of a lookup's deadline; the rest is for the hospitals."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node of a region, put together but not started."""
-
-    settings: Settings
-    regions: RegionStore
-    region_watcher: RegionWatcher
-    naming: Naming
-    database: Database
-    audit: AuditLog
-    lookup: FederatedLookup
-    fetch: Fetch
-    pulls: Pulls
-    outbound: Outbound
-    retention: Retention
-    feed: Feed
-    arrivals: Arrivals
-    intake: Intake
-    pages: Flask
-    listener: Listener
-    client: SignedClient
-    tickets: Tickets
-    deliveries: Deliveries
-    accesses: AccessFeed
-    withdrawals: Withdrawals
-    oversight: Oversight
-    refused: Callable[[str, str, str], None]
-    log_ins: NodeLogIns | None
-
-    def start(self) -> None:
-        """Start what runs by itself. The listener's port has been taken before."""
-        self.listener.start()
-        self.pulls.start()
-        self.retention.start()
-        self.withdrawals.start()
-        self.feed.start()
-        self.fetch.start()
-        self.arrivals.start()
-        self.intake.start()
-        self.deliveries.start()
-        self.accesses.start()
-        self.region_watcher.start()
-        self.oversight.start()
-
-    def stop(self) -> None:
-        """Stop, losing nothing: what was begun is on disk. Nobody waits any more for another hospital."""
-        self.pulls.stop()
-        self.oversight.stop()
-        self.deliveries.stop()
-        self.accesses.stop()
-        self.withdrawals.stop()
-        self.region_watcher.stop()
-        self.client.close()
-        self.intake.stop()
-        self.arrivals.stop()
-        self.fetch.stop()
-        self.feed.stop()
-        self.listener.stop()
-        self.retention.stop()
-        self.lookup.close()
-        self.tickets.close()
-        _join_threads()
-        self.audit.close()
-        self.database.close()
-
-    def hospital_name(self, hospital_id: str) -> str:
-        """Return a hospital's name for people."""
-        hospital = self.regions.current().hospitals.get(hospital_id)
-        return hospital.name if hospital else hospital_id
 
 
 def create_node(
@@ -496,19 +419,6 @@ def _membership(settings: Settings, region: RegionManifest) -> tuple[RegionManif
     if own is None or problems:
         raise ConfigurationError("Orthanc's configuration", problems)
     return region, own, key
-
-
-def _join_threads() -> None:
-    """Let every thread that was started here end: one that still runs when the interpreter ends can crash Orthanc."""
-    end = time.monotonic() + LONGEST_END_S
-    for thread in threading.enumerate():
-        # Dummies are Orthanc's own threads; the audit log's comes last, because others write to it.
-        if isinstance(thread, threading._DummyThread) or thread.name in ("MainThread", AUDIT_THREAD):
-            continue
-        if thread is not threading.current_thread():
-            thread.join(max(0.0, end - time.monotonic()))
-            if thread.is_alive():
-                log.warning("the thread %r has not ended", thread.name)
 
 
 def utc_now() -> datetime:

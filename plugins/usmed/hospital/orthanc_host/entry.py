@@ -14,6 +14,7 @@ import orthanc
 
 from usmed.domain.errors import UsmedError
 from usmed.domain.route_table import METHODS
+from usmed.hospital.node import Node
 from usmed.hospital.orthanc_host import http
 from usmed.hospital.orthanc_host.archive import OrthancArchive
 from usmed.hospital.orthanc_host.dicom_find import DicomFind
@@ -28,11 +29,12 @@ from usmed.hospital.orthanc_host.qido import JSON_TYPE, QidoStudies, base_url, t
 from usmed.hospital.orthanc_host.rest_find import RestFind
 from usmed.hospital.orthanc_host.safe_end import end_with_the_interpreter, keep_and_register
 from usmed.hospital.regional_find import RegionalFind
-from usmed.hospital.settings import AutomaticPull, checks_passwords, read_settings
+from usmed.hospital.settings import AutomaticPull
+from usmed.hospital.settings_reader import checks_passwords, read_settings
 from usmed.hospital.staff.gate import Gate, Refusals
 from usmed.hospital.staff.log_ins import OrthancLogIns
 from usmed.hospital.staff.rules import dicomweb_root, roles, route_table
-from usmed.hospital.wiring import Node, create_node
+from usmed.hospital.wiring import create_node
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from usmed.hospital.filing import header_of, other_numbers_of
 from usmed.hospital.orthanc_host import rest
 from usmed.hospital.orthanc_host.http import Answer, HttpRequest
 from usmed.hospital.outbound import Kind, Outbound
-from usmed.hospital.settings import modality_allows_get
+from usmed.hospital.settings_reader import modality_allows_get
 
 STOW_ALIAS = "usmed-checked-"
 """Prefix of the second name under which the DICOMweb plugin knows a foreign server. Requests that passed the check go

@@ -111,7 +111,7 @@ def _below(svg: ET.Element, places: Sequence[str], step: float, offset: float) -
     every = max(1, math.ceil(LABELS_APART / step))
     for n in range(0, len(places), every):
         x = LEFT + n * step + offset
-        anchor = "start" if x < LEFT + 20 else "end" if x > WIDTH - RIGHT - 20 else "middle"
+        anchor = "end" if x > WIDTH - RIGHT - 20 else "middle"
         _add(svg, "text", x=x, y=HEIGHT - 8, **{"text-anchor": anchor}).text = places[n]
 
 

@@ -249,7 +249,8 @@ def test_a_token_may_what_it_says_until_it_expires_or_is_revoked(node: Node) -> 
 
 def test_no_program_counts_as_a_member_of_staff(node: Node) -> None:
     assert personal() == {
-        "patients.ask", "patients.enrol", "paper.write", "paper.confirm", "emergencies.ask", "emergencies.confirm"
+        "arrivals.merges", "patients.ask", "patients.enrol", "paper.write", "paper.confirm", "emergencies.ask",
+        "emergencies.confirm",
     }  # fmt: skip
     token = node.store.add_token("x", [*personal(), "jobs.read"], node.now, node.now + timedelta(days=1), "test")
     assert node.log_ins.person({"authorization": f"Bearer {token}"}).permissions == {"jobs.read", STAFF, "anybody"}

@@ -132,7 +132,7 @@ def test_the_routes_are_for_post_only(world: World) -> None:
 
 def test_the_federation_routes_are_not_on_orthancs_own_port(world: World) -> None:
     for path, document in ROUTES.items():
-        assert world.a.post(path, signed.complete(world.b, document)).status_code == 404
+        assert world.a.post(path, signed.complete(world.b, document)).status_code == 403
 
 
 def test_health_tells_a_passer_by_that_it_is_up_and_no_more(world: World) -> None:

@@ -76,7 +76,7 @@ def test_the_bare_address_leads_to_a_page(world: World) -> None:
     for path in ("/usmed", "/usmed/"):
         answer = world.b.get(path)
         assert answer.status_code == 200
-        assert answer.url == f"{world.b.url}/usmed/desk/start"
+        assert answer.url == f"{world.b.url}/usmed/arrivals"
         assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
 
 

@@ -7,13 +7,13 @@ PID-7 to PatientBirthDate, PID-8 to PatientSex.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from usmed.domain.arrival import LONGEST_AHEAD, Arrival, Source
 from usmed.domain.errors import PeerDataError
-from usmed.domain.hl7_message import ErrorCode, Message, MessageError, part
+from usmed.domain.hl7_message import UNKNOWN, ErrorCode, Message, MessageError, part
 from usmed.domain.identifiers import Naming, PatientIdentifier, is_text, patient_identifier
 
 MAXIMUM_NUMBERS = 20
@@ -145,6 +145,8 @@ def _numbers(
         raise MessageError(ErrorCode.REQUIRED_FIELD, location, f"{name}-{field} is missing")
     if len(given) > MAXIMUM_NUMBERS:
         raise MessageError(ErrorCode.DATA_TYPE, location, f"{name}-{field} has more than {MAXIMUM_NUMBERS} numbers")
+    if any(UNKNOWN in part(one, 1) for one in given):
+        raise MessageError(ErrorCode.DATA_TYPE, location, f"{name}-{field} holds an escape that is not known here")
     try:
         read = [authorities.number(one, birth_date, sex) for one in given]
     except PeerDataError as error:
@@ -181,6 +183,9 @@ def _arrival(message: Message, group: Mapping[str, Any], person: Person, today: 
     stamps = [(pv1, 44, "PV1"), (evn, 6, "EVN"), (evn, 2, "EVN")]
     given = [(one, name, field) for segment, field, name in stamps if (one := message.text(segment, field))]
     day, time = _moment(*given[0]) if given else (today, "")
+    if day < today - timedelta(days=1):
+        # Somebody was admitted long ago, or a system writes its year 1: who is told of now is here now.
+        day, time = today, ""
     if day > today + LONGEST_AHEAD:
         _, name, field = given[0]
         raise MessageError(ErrorCode.DATA_TYPE, f"{name}^1^{field}", f"{name}-{field} is more than a year ahead")

@@ -92,6 +92,10 @@ class MessageError(PeerDataError):
         return Acknowledgement.REJECT if self.code in _REJECTIONS else Acknowledgement.ERROR
 
 
+UNKNOWN = "\ufffd"
+"""Stands for an escape that is not known here: left out of a number, it would make another one of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """MSH as it came, each field as text of Latin-1, with its separators: what an acknowledgement repeats.
@@ -193,14 +197,20 @@ class Message:
         return part(found[0], component) if found else ""
 
     def _text(self, raw: str) -> str:
-        """Unescape (§2.7); highlighting and what is not known is left out. Not by the library, which logs values."""
+        """Unescape (§2.7), but for highlighting; what is not known becomes U+FFFD. Not by the library, which logs."""
         if raw.strip(" ") == '""':
             return ""
         if self._escape in raw:
             field, component, repetition, escape, subcomponent = tuple(self.header.separators)
-            known = {"F": field, "S": component, "R": repetition, "E": escape, "T": subcomponent}
+            known = {"F": field, "S": component, "R": repetition, "E": escape, "T": subcomponent, "H": "", "N": ""}
             mark = re.escape(escape)
-            raw = re.sub(f"{mark}([^{mark}]*){mark}", lambda match: known.get(match[1], ""), raw)
+            # Cxxyy and Mxxyyzz switch character sets, and are no characters themselves.
+            switch = re.compile(r"[CM][0-9A-Fa-f]{4,6}")
+            raw = re.sub(
+                f"{mark}([^{mark}]*){mark}",
+                lambda match: "" if switch.fullmatch(match[1]) else known.get(match[1], UNKNOWN),
+                raw,
+            )
         return raw.strip(" ")
 
 

@@ -98,7 +98,7 @@ class ArrivalStore:
         return False
 
     def update(self, connection: sa.Connection, person: Person, since: date) -> int:
-        """Write demographics into the arrivals of a patient from a day on; return how many."""
+        """Write demographics into a patient's arrivals from a day on; return how many; what is empty is not told."""
         changed = sa.update(_arrival).where(
             _arrival.c.day >= _day(since),
             _arrival.c.issuer == person.identifier.issuer,
@@ -110,7 +110,8 @@ class ArrivalStore:
             "birth_date": person.birth_date,
             "sex": person.sex,
         }
-        return int(connection.execute(changed.values(**values)).rowcount)
+        told = {name: value for name, value in values.items() if value}
+        return int(connection.execute(changed.values(**told)).rowcount)
 
     def note_merge(self, connection: sa.Connection, merge: Merge, now: datetime) -> None:
         """Note a merge for a person to look at; one that was looked at is open again when it is told again."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
@@ -137,8 +137,10 @@ def _moment(text: str, zone: ZoneInfo) -> datetime | None:
     if not text.strip():
         return None
     try:
-        return datetime.strptime(text[:16], "%Y-%m-%dT%H:%M").replace(tzinfo=zone)
-    except ValueError as error:
+        moment = datetime.strptime(text[:16], "%Y-%m-%dT%H:%M").replace(tzinfo=zone)
+        # The first and the last days of the calendar are none in another zone.
+        return moment.astimezone(UTC) and moment
+    except (ValueError, OverflowError) as error:
         raise PeerDataError("a time is written as 2026-11-22T18:30") from error
 
 

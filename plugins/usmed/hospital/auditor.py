@@ -112,7 +112,9 @@ class Auditor:
 
     def _check(self, progress: Progress) -> ChainReport:
         """Verify the chain as it is now, in short transactions: what is in it does not change honestly."""
-        head, last = self._audit.head(), last_sequence(self._database)
+        # In this order: what is appended between the two is below the head, and no fault.
+        last = last_sequence(self._database)
+        head = self._audit.head()
         progress.total = max(head.count, last)
         report = verify_chain(self._until(max(head.count, last), progress), head)
         if not report.unbroken:

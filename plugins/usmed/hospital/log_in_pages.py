@@ -1,16 +1,18 @@
 """The log-in page and the way out, and what somebody sees whom the gate has turned away."""
 
 import json
+import time
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 from flask import Blueprint, Response, jsonify, request
 
+from usmed.domain.audit import AuditEvent, AuditEventType, Outcome
 from usmed.domain.canonical import parse_json
 from usmed.domain.errors import PeerDataError, RefusedError
-from usmed.hospital.frame import Frame, dress, fault, page, record_refusal, see_at, to
+from usmed.hospital.frame import Frame, dress, fault, page, see_at, to
 from usmed.hospital.page_requests import LIMIT_BYTES, REFUSED, SHOWN, agent, is_staff
-from usmed.hospital.staff.gate import LOG_IN
+from usmed.hospital.staff.gate import LOG_IN, Refusals
 from usmed.hospital.staff.sessions import COOKIE, NodeLogIns, token_in
 
 LONGEST_NEXT = 500
@@ -42,7 +44,8 @@ def create_log_in_pages(frame: Frame, log_ins: NodeLogIns | None) -> Blueprint:
         if request.method == "GET":
             query = request.query_string.decode("ascii", "replace")
             return see_at(to(f"log-in?{_query(wanted + (f'?{query}' if query else ''))}"))
-        return _log_in_page(wanted, fault(RefusedError("session-over", "")), kept=_form())
+        kept = _form() if wanted.startswith("usmed/") else ""
+        return _log_in_page(wanted, fault(RefusedError("session-over", "")), kept=kept)
 
     if log_ins is not None:
         _add_door(pages, frame, log_ins)
@@ -50,6 +53,16 @@ def create_log_in_pages(frame: Frame, log_ins: NodeLogIns | None) -> Blueprint:
 
 
 def _add_door(pages: Blueprint, frame: Frame, log_ins: NodeLogIns) -> None:
+    def record(address: str, _who: str, reason: str) -> None:
+        frame.audit.append(
+            AuditEvent(
+                frame.clock(), AuditEventType.REFUSED, address, outcome=Outcome.DENIED, reason=reason,
+                detail={"what": "log-in"},
+            )
+        )  # fmt: skip
+
+    refusals = Refusals(record, time.monotonic)
+
     @pages.get("/log-in")
     def log_in_page() -> Response:
         wanted = _wanted(request.args.get("next", ""))
@@ -62,9 +75,10 @@ def _add_door(pages: Blueprint, frame: Frame, log_ins: NodeLogIns) -> None:
         try:
             token = log_ins.log_in(name, request.form.get("password", ""), request.environ.get("REMOTE_ADDR", ""))
         except RefusedError as error:
-            record_refusal(frame, error)
+            # Neither what was typed as a name, which may be a password, nor each of thousands.
+            refusals.add(request.environ.get("REMOTE_ADDR", ""), "", f"{error.code} on the log-in page")
             return _log_in_page(wanted, fault(error), name=name, kept=kept)
-        fields = _fields(kept)
+        fields = _fields(kept) if wanted.startswith("usmed/") else []
         response = page("log-in/go-on.html", wanted=wanted, kept=fields) if fields else see_at(f"../{wanted}")
         secure = request.scheme == "https"
         response.set_cookie(COOKIE, token, path="/", secure=secure, httponly=True, samesite="Strict")
@@ -86,8 +100,11 @@ def _log_in_page(wanted: str, wrong: str = "", *, name: str = "", kept: str = ""
 def _wanted(address: str) -> str:
     """Return where to go after the log-in, below Orthanc's root; Orthanc Explorer if that is nothing sensible."""
     address = address.lstrip("/")
+    path, _, query = address.partition("?")
     good = address.isascii() and address.isprintable() and "\\" not in address and len(address) <= LONGEST_NEXT
-    return address if address and good else EXPLORER
+    # A browser takes %2e for a dot, and Orthanc an argument for a method.
+    dots = {".", ".."} & set(unquote(unquote(path)).split("/"))
+    return address if path and good and not dots and "_method" not in query else EXPLORER
 
 
 def _query(wanted: str) -> str:

@@ -113,7 +113,15 @@ class MllpListener:
                     log.warning("hl7: cannot take a connection: %s", error)
                     self._ended.wait(_LOOK_S)
                 continue
-            self._take_in(_Line(sock, str(address[0]).partition("%")[0]))
+            line = _Line(sock, str(address[0]).partition("%")[0])
+            try:
+                self._take_in(line)
+            except RuntimeError as error:
+                # No thread can be started now; the port must not go deaf for that.
+                log.error("hl7: %s: %s", line.address, error)
+                with self._lock:
+                    self._lines.discard(line)
+                sock.close()
 
     def _take_in(self, line: _Line) -> None:
         if not self._feed.accepts(line.address) or not self._has_room(line.address):
@@ -122,7 +130,6 @@ class MllpListener:
         thread = threading.Thread(target=self._serve, args=(line,), name="hl7-line", daemon=True)
         with self._lock:
             self._lines.add(line)
-            self._threads.add(thread)
         thread.start()
 
     def _has_room(self, address: str) -> bool:
@@ -141,11 +148,16 @@ class MllpListener:
         return True
 
     def _serve(self, line: _Line) -> None:
+        with self._lock:
+            self._threads.add(threading.current_thread())
         try:
             line.socket.settimeout(MESSAGE_S)
             line.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._context is not None:
-                line.socket = self._context.wrap_socket(line.socket, server_side=True)
+                # In two steps: whoever makes room has to reach the socket while it shakes hands, too.
+                wrapped = self._context.wrap_socket(line.socket, server_side=True, do_handshake_on_connect=False)
+                line.socket = wrapped
+                wrapped.do_handshake()
             self._talk(line)
         except OSError as error:
             log.info("hl7: %s: %s", line.address, error)
@@ -195,4 +207,5 @@ class MllpListener:
 
 def _shut(sock: socket.socket) -> None:
     with suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
+        # Not SSLSocket's own, which would let its thread read on without TLS.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)

@@ -79,7 +79,9 @@ class Receipt:
         Raises:
             StorageError: it could not be written; what was to be recorded must then not happen.
         """
-        if not self._settled and not self._log._flush(timeout_s, self):
+        if not self._settled:
+            self._log._flush(timeout_s, self)
+        if not self._settled:
             raise StorageError(f"the audit record was not written within {timeout_s} s")
         if self._failure is not None:
             raise self._failure
@@ -127,6 +129,9 @@ class AuditLog:
             self._open = False
         self._appended.set()
         self._thread.join()
+        with self._turn:
+            # Whoever waits for a record may be writing others' with it.
+            pass
 
     def head(self) -> ChainHead:
         """Return how many records there are, and the hash of the last."""
@@ -167,16 +172,15 @@ class AuditLog:
             if self._waiting:
                 self._flush(-1, None)
 
-    def _flush(self, timeout_s: float, own: Receipt | None) -> bool:
-        """Write what waits until `own` is settled; return whether that is so."""
+    def _flush(self, timeout_s: float, own: Receipt | None) -> None:
+        """Write what waits until `own` is settled, or the time is over while others write."""
         if not self._turn.acquire(timeout=timeout_s):
-            return False
+            return
         try:
             while self._waiting and not (own and own._settled):
                 self._settle([self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))])
         finally:
             self._turn.release()
-        return True
 
     def _settle(self, batch: Sequence[Receipt]) -> None:
         try:

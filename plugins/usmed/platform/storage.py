@@ -373,6 +373,9 @@ def _engine(url: URL, **options: Any) -> Engine:
         connect_args={
             "connect_timeout": 5,
             "application_name": "usmed",
+            # A server that is silent, and has not hung up, is given up; by itself TCP tries for a quarter of an hour.
+            "tcp_user_timeout": BUSY_TIMEOUT_S * 1000,
+            "keepalives_idle": BUSY_TIMEOUT_S,
             # A writer that hangs elsewhere must become an error here, not a hang.
             "options": f"-c lock_timeout={BUSY_TIMEOUT_S * 1000}",
         },

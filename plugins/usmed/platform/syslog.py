@@ -87,7 +87,9 @@ class TlsSender:
 
     def _check_open(self, connection: ssl.SSLSocket) -> None:
         """Find out whether the server has hung up: a syslog server never says anything else."""
-        while connection.pending() or select.select([connection], [], [], 0)[0]:
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        while connection.pending() or poll.poll(0):
             connection.settimeout(0.2)
             try:
                 if connection.recv(4096) == b"":

@@ -31,7 +31,7 @@ from usmed.hospital.orthanc_host.safe_end import end_with_the_interpreter, keep_
 from usmed.hospital.regional_find import RegionalFind
 from usmed.hospital.settings import AutomaticPull
 from usmed.hospital.settings_reader import checks_passwords, read_settings
-from usmed.hospital.staff.gate import Gate, Refusals
+from usmed.hospital.staff.gate import Gate, Refusals, is_disguised
 from usmed.hospital.staff.log_ins import OrthancLogIns
 from usmed.hospital.staff.rules import dicomweb_root, roles, route_table
 from usmed.hospital.wiring import create_node
@@ -132,18 +132,20 @@ def _register(node: Node, archive: OrthancArchive, matching: Matching, configura
 
     def admitted(uri: str, request: Mapping[str, Any]) -> bool:
         # Every request passes here, so most of them do so at once.
-        address = request.get("ip", "")
+        address, arguments, headers = request.get("ip", ""), request.get("get", {}), request.get("headers", {})
+        if is_disguised(arguments, headers):
+            return False
+        server.comes_from(address)
         if uri.startswith("/usmed/") or uri == "/usmed":
             # Asks the gate itself, and says in words why not.
-            server.comes_from(address)
             return True
         method = verbs.get(int(request["method"]), "")
-        person, refused = gate.decide(method, uri, request.get("headers", {}), address)
+        person, refused = gate.decide(method, uri, headers, address)
         if refused or uri.startswith(alias):
             return False
         if method != "GET" or not http_filter.concerns(uri):
             return True
-        return http_filter.admit(uri, request.get("get", {}), person.name)
+        return http_filter.admit(uri, arguments, person.name, may_fetch="region.fetch" in person.permissions)
 
     def filter_request(uri: str, **request: Any) -> bool:
         try:

@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
@@ -20,6 +20,7 @@ from usmed.hospital.orthanc_host import rest
 from usmed.hospital.orthanc_host.safe_end import keep_and_register
 from usmed.hospital.page_requests import PERMISSIONS, REACHES, REFUSED, SHOWN
 from usmed.hospital.staff.gate import Gate
+from usmed.hospital.staff.log_ins import NOBODY
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,12 @@ class HttpServer:
         self._addresses[threading.get_ident()] = address
 
     def register(
-        self, pattern: str, handler: Callable[[HttpRequest], Answer], *, methods: str = "GET,POST,PUT,DELETE"
+        self,
+        pattern: str,
+        handler: Callable[[HttpRequest], Answer],
+        *,
+        methods: str = "GET,POST,PUT,DELETE",
+        gated: bool = False,
     ) -> None:
         """Take an address.
 
@@ -87,6 +93,7 @@ class HttpServer:
             pattern: regular expression of the whole path.
             handler: our errors become 4xx and 5xx with a message; Orthanc's own become what its own route answers.
             methods: those that the address knows, separated by commas.
+            gated: whether the handler asks the gate itself; else the filter has, and the request says who asks.
         """
         known = methods.split(",")
 
@@ -104,7 +111,7 @@ class HttpServer:
                         arguments=request.get("get", {}),
                         headers=headers,
                         body=request.get("body", b"") or b"",
-                        person=self._gate.recognise(headers),
+                        person=Person(NOBODY) if gated else self._gate.recognise(headers, self._address()),
                     )
                 )
             except rest.OrthancError as error:
@@ -125,8 +132,9 @@ class HttpServer:
         """
 
         def handle(request: HttpRequest) -> Answer:
-            address = self._addresses.get(threading.get_ident(), "")
+            address = self._address()
             person, why = self._gate.decide(request.method, request.uri, request.headers, address)
+            request = replace(request, person=person)
             https = self._tls or request.headers.get("x-forwarded-proto") == "https"
             environ = _environ(prefix, request) | {
                 "REMOTE_ADDR": address,
@@ -137,7 +145,10 @@ class HttpServer:
                 environ |= {REFUSED: why, SHOWN: environ["PATH_INFO"], "PATH_INFO": "/refused"}
             return _call_wsgi(application, environ)
 
-        self.register(f"{prefix}(/.*)?", handle)
+        self.register(f"{prefix}(/.*)?", handle, gated=True)
+
+    def _address(self) -> str:
+        return self._addresses.get(threading.get_ident(), "")
 
 
 def _as_orthanc(code: int, name: str, method: str, uri: str) -> Answer:

@@ -49,8 +49,14 @@ class HttpFilter:
         """Tell whether a GET of this address may be about a study elsewhere. Costs next to nothing."""
         return uri.startswith(self._concerned)
 
-    def admit(self, uri: str, arguments: Mapping[str, str], agent: str) -> bool:
-        """Return False to refuse a GET: when what would be served is only a part of a study."""
+    def admit(self, uri: str, arguments: Mapping[str, str], agent: str, *, may_fetch: bool) -> bool:
+        """Return False to refuse a GET: when what would be served is only a part of a study.
+
+        Args:
+            may_fetch: whether whoever asks may have studies brought from other hospitals.
+        """
+        if not may_fetch:
+            agent = ""
         if uri.startswith("/studies/"):
             return self._orthanc_study(uri, agent)
         if uri.startswith(self._studies_prefix):
@@ -83,6 +89,9 @@ class HttpFilter:
         self._retention.used(study_instance_uid)
         if self._pulls.arriving(study_instance_uid) is None and self._archive.study(study_instance_uid):
             return True
+        if not agent:
+            # What is not here stays away; what is only half here is not shown as if it were whole.
+            return self._pulls.arriving(study_instance_uid) is None
         try:
             row = self._fetch.study(study_instance_uid, agent)
         except UsmedError as error:

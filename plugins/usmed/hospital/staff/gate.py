@@ -75,9 +75,9 @@ class Gate:
         self._recognise = recognise
         self._refusals = refusals
 
-    def recognise(self, headers: Mapping[str, str]) -> Person:
+    def recognise(self, headers: Mapping[str, str], address: str) -> Person:
         """Return who asks; header names are in lower case."""
-        return self._recognise(headers, "")
+        return self._recognise(headers, address)
 
     def permission(self, method: str, path: str) -> str | None:
         """Return the permission that an address needs; None if it is not listed."""
@@ -87,16 +87,22 @@ class Gate:
         """Return who asks, and why they are turned away, LOG_IN or NO_PERMISSION; empty if they may go on."""
         person = self._recognise(headers, address)
         needed = self._permission(method, path)
-        if method != "GET" and not _from_here(headers, must_say=person.proved == SESSION):
-            needed, lacks = None, "sent this from the page of another site"
-        else:
-            lacks = f"has not the permission {needed!r}" if needed else "asked for an address that is not listed"
-        if needed in person.permissions:
+        from_here = method == "GET" or _from_here(headers, must_say=person.proved == SESSION)
+        if from_here and needed in person.permissions:
             return person, ""
+        lacks = f"has not the permission {needed!r}" if needed else "asked for an address that is not listed"
         who = person.name if person.proved else ""
         # Never the path: it may hold what is a patient's.
-        self._refusals.add(address, who, f"{lacks} (role {person.role or 'none'})")
-        return person, NO_PERMISSION if who else LOG_IN
+        self._refusals.add(
+            address, who, f"{lacks if from_here else 'sent this from another site'} (role {person.role or 'none'})"
+        )
+        # What a stranger's page has sent must not be kept until after a log-in.
+        return person, LOG_IN if from_here and not who else NO_PERMISSION
+
+
+def is_disguised(arguments: Mapping[str, str], headers: Mapping[str, str]) -> bool:
+    """Tell whether a request asks Orthanc to take it for one of another method: a link could then delete a study."""
+    return "_method" in arguments or "x-http-method-override" in headers
 
 
 def _from_here(headers: Mapping[str, str], *, must_say: bool) -> bool:
@@ -110,7 +116,8 @@ def _from_here(headers: Mapping[str, str], *, must_say: bool) -> bool:
     """
     site = headers.get("sec-fetch-site")
     if site is not None:
-        return site in ("same-origin", "none")
+        # "none" is a link from outside any page, and a link changes nothing.
+        return site == "same-origin"
     origin = headers.get("origin")
     if origin is None:
         return not must_say

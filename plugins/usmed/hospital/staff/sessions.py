@@ -112,7 +112,8 @@ class NodeLogIns:
         known = self._checked.get(key)
         if known is not None:
             name, password, until = known
-            if self._monotonic() < until and hmac.compare_digest(password, self._password(name)):
+            same = hmac.compare_digest(password.encode("utf-8"), self._password(name).encode("utf-8"))
+            if self._monotonic() < until and same:
                 return self._known(name, BASIC)
         credentials = basic_credentials(authorization)
         if credentials is None or not self._right(*credentials, address):
@@ -138,6 +139,10 @@ class NodeLogIns:
             except StorageError as error:
                 log.error("a session cannot be looked up: %s", error)
                 session = seen.session if seen else None
+            if session is None:
+                # Not remembered: with made-up ones anybody could have those of others forgotten.
+                self._sessions.pop(key, None)
+                return Person(NOBODY)
             if len(self._sessions) >= REMEMBERED:
                 self._sessions.clear()
             seen = _Seen(session, now, seen.noted if seen else float("-inf"))

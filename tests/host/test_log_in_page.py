@@ -99,9 +99,11 @@ def test_guessing_stops_and_does_not_lock_the_others_out(node: Hospital) -> None
     said = {tried(f"guess {number}") for number in range(5)} | {tried(CLERK[1])}
     assert all("were tried too often" in one for one in said)
     assert log_in(node, DOCTOR)
-    refusals = [one for one in node.audit() if one.get("reason", "").startswith("wrong-password")]
-    assert len(refusals) == 6
-    assert not any("guess" in str(one) for one in refusals)
+    # Once for all within some minutes: whoever goes on and on fills no disk with it.
+    (refusal,) = [one for one in node.audit() if one.get("reason", "").startswith("wrong-password")]
+    assert refusal["agent"] == "127.0.0.1"
+    assert "guess" not in str(refusal)
+    assert "clerk" not in str(refusal)
 
 
 # ---- nothing is open where the plugin does not do its work ----

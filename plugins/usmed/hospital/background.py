@@ -9,6 +9,9 @@ from usmed.domain.errors import UsmedError
 
 log = logging.getLogger(__name__)
 
+LONGEST_END_S = 5.0
+"""How long a step may take."""
+
 
 class StoppedError(UsmedError):
     """The process ends; nothing came of it."""
@@ -81,8 +84,12 @@ class Task[T]:
             thread.join(wait_s)
 
     def stop(self) -> None:
-        """End it, for good."""
+        """End it, for good: at its next step, which is not long. Then nothing of it uses the database any more."""
         self.progress.stop()
+        with self._lock:
+            thread = self._thread
+        if thread is not None:
+            thread.join(LONGEST_END_S)
 
     def _run(self) -> None:
         try:

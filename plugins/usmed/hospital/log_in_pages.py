@@ -59,7 +59,7 @@ def _add_door(pages: Blueprint, frame: Frame, log_ins: NodeLogIns) -> None:
                 frame.clock(), AuditEventType.REFUSED, address, outcome=Outcome.DENIED, reason=reason,
                 detail={"what": "log-in"},
             )
-        )  # fmt: skip
+        ).wait()  # fmt: skip
 
     refusals = Refusals(record, time.monotonic)
 
@@ -78,7 +78,7 @@ def _add_door(pages: Blueprint, frame: Frame, log_ins: NodeLogIns) -> None:
             # Neither what was typed as a name, which may be a password, nor each of thousands.
             refusals.add(request.environ.get("REMOTE_ADDR", ""), "", f"{error.code} on the log-in page")
             return _log_in_page(wanted, fault(error), name=name, kept=kept)
-        fields = _fields(kept) if wanted.startswith("usmed/") else []
+        fields = [one for one in _fields(kept) if wanted.startswith("usmed/")]
         response = page("log-in/go-on.html", wanted=wanted, kept=fields) if fields else see_at(f"../{wanted}")
         secure = request.scheme == "https"
         response.set_cookie(COOKIE, token, path="/", secure=secure, httponly=True, samesite="Strict")

@@ -41,8 +41,14 @@ def rewrite(servers: Servers, name: str, *, sequence: int = 1, keep: int | None 
             record = chain_record(event, head)
             head = ChainHead(record.sequence, record.hash)
             connection.execute(
-                sa.text("UPDATE audit_record SET hash = :hash, content = :content WHERE sequence = :sequence"),
-                {"hash": record.hash, "content": record.content.decode(), "sequence": record.sequence},
+                sa.text(
+                    "UPDATE audit_record SET hash = :hash, content = :content, agent = :agent"
+                    " WHERE sequence = :sequence"
+                ),
+                {
+                    "hash": record.hash, "content": record.content.decode(), "sequence": record.sequence,
+                    "agent": record.columns["agent"],
+                },  # fmt: skip
             )
         connection.execute(sa.text("DELETE FROM audit_record WHERE sequence > :last"), {"last": head.count})
         connection.execute(

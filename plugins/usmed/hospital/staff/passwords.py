@@ -79,8 +79,8 @@ class Attempts:
         with self._lock:
             if len(self._failed) > MOST_KEPT:
                 self._failed = {key: recent for key in list(self._failed) if (recent := self._recent(key))}
-                # An attack from everywhere at once: forget the oldest, and keep what this one adds.
-                for key in list(self._failed)[: max(0, len(self._failed) - MOST_KEPT)]:
+                # An attack from everywhere at once: forget the older half, so that this is not done for each of them.
+                for key in list(self._failed)[: max(0, len(self._failed) - MOST_KEPT // 2)]:
                     del self._failed[key]
             for key, most in _keys(name, address):
                 self._failed[key] = [*self._recent(key), now][-most:]

@@ -48,7 +48,7 @@ def rewrite(servers: Servers, name: str, *, sequence: int = 1, keep: int | None 
                 {
                     "hash": record.hash, "content": record.content.decode(), "sequence": record.sequence,
                     "agent": record.columns["agent"],
-                },  # fmt: skip
+                },
             )
         connection.execute(sa.text("DELETE FROM audit_record WHERE sequence > :last"), {"last": head.count})
         connection.execute(

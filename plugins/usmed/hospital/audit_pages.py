@@ -138,9 +138,9 @@ def _moment(text: str, zone: ZoneInfo) -> datetime | None:
         return None
     try:
         moment = datetime.strptime(text[:16], "%Y-%m-%dT%H:%M").replace(tzinfo=zone)
-        # The first and the last days of the calendar are none in another zone.
-        return moment.astimezone(UTC) and moment
+        return moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
+        # The first and the last days of the calendar are none in another zone.
         raise PeerDataError("a time is written as 2026-11-22T18:30") from error
 
 

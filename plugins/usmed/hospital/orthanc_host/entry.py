@@ -124,6 +124,7 @@ def _register(node: Node, archive: OrthancArchive, matching: Matching, configura
         pulls=node.pulls,
         retention=node.retention,
         dicomweb_root=root,
+        wado_root=dicomweb.get("WadoRoot", "/wado").strip("/"),
         remote_ids=find.remote_ids,
     )
     alias = f"/{root}/servers/{STOW_ALIAS}"
@@ -145,7 +146,7 @@ def _register(node: Node, archive: OrthancArchive, matching: Matching, configura
             return False
         if method != "GET" or not http_filter.concerns(uri):
             return True
-        return http_filter.admit(uri, arguments, person.name, may_fetch="region.fetch" in person.permissions)
+        return http_filter.admit(uri, arguments, person.name if "region.fetch" in person.permissions else None)
 
     def filter_request(uri: str, **request: Any) -> bool:
         try:

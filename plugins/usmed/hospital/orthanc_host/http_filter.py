@@ -22,7 +22,7 @@ class HttpFilter:
     """Lets requests through, late if need be.
 
     Args:
-        dicomweb_root: as in Orthanc's configuration, without slashes around it.
+        dicomweb_root, wado_root: as in Orthanc's configuration, without slashes around them.
         remote_ids: Orthanc identifiers that lookups of the last minutes gave for studies elsewhere.
     """
 
@@ -34,6 +34,7 @@ class HttpFilter:
         pulls: Pulls,
         retention: Retention,
         dicomweb_root: str,
+        wado_root: str,
         remote_ids: Mapping[str, str],
     ) -> None:
         self._archive = archive
@@ -43,53 +44,52 @@ class HttpFilter:
         self._studies_prefix = f"/{dicomweb_root}/studies/"
         self._search = (f"/{dicomweb_root}/series", f"/{dicomweb_root}/instances")
         self._remote_ids = remote_ids
-        self._concerned = ("/studies/", "/patients/", "/wado", self._studies_prefix, *self._search)
+        self._wado = f"/{wado_root}"
+        self._concerned = ("/studies/", "/patients/", self._wado, self._studies_prefix, *self._search)
 
     def concerns(self, uri: str) -> bool:
         """Tell whether a GET of this address may be about a study elsewhere. Costs next to nothing."""
         return uri.startswith(self._concerned)
 
-    def admit(self, uri: str, arguments: Mapping[str, str], agent: str, *, may_fetch: bool) -> bool:
+    def admit(self, uri: str, arguments: Mapping[str, str], agent: str | None) -> bool:
         """Return False to refuse a GET: when what would be served is only a part of a study.
 
         Args:
-            may_fetch: whether whoever asks may have studies brought from other hospitals.
+            agent: for whom a study may be brought from another hospital; None for somebody who may not have that.
         """
-        if not may_fetch:
-            agent = ""
         if uri.startswith("/studies/"):
             return self._orthanc_study(uri, agent)
         if uri.startswith(self._studies_prefix):
             return self._bring(uri[len(self._studies_prefix) :].partition("/")[0], agent)
         if uri.startswith("/patients/") and not self._pulls.nothing_arriving:
             return self._orthanc_patient(uri, agent)
-        if uri.startswith("/wado") and "studyUID" in arguments:
+        if uri.startswith(self._wado) and "studyUID" in arguments:
             return self._bring(arguments["studyUID"], agent)
         if uri in self._search:
             return self._bring(arguments.get("StudyInstanceUID", arguments.get("0020000D", "")), agent)
         return True
 
-    def _orthanc_study(self, uri: str, agent: str) -> bool:
+    def _orthanc_study(self, uri: str, agent: str | None) -> bool:
         orthanc_id, _, rest = uri[len("/studies/") :].partition("/")
         study = self._pulls.arriving(orthanc_id) or self._remote_ids.get(orthanc_id)
         if study is None or rest.startswith(("labels", "metadata")):
             return True
         return self._bring(study, agent)
 
-    def _orthanc_patient(self, uri: str, agent: str) -> bool:
+    def _orthanc_patient(self, uri: str, agent: str | None) -> bool:
         orthanc_id, _, rest = uri[len("/patients/") :].partition("/")
         study = self._pulls.arriving(orthanc_id)
         if study is None or not rest.startswith(("archive", "media")):
             return True
         return self._bring(study, agent)
 
-    def _bring(self, study_instance_uid: str, agent: str) -> bool:
+    def _bring(self, study_instance_uid: str, agent: str | None) -> bool:
         if not is_uid(study_instance_uid):
             return True
         self._retention.used(study_instance_uid)
         if self._pulls.arriving(study_instance_uid) is None and self._archive.study(study_instance_uid):
             return True
-        if not agent:
+        if agent is None:
             # What is not here stays away; what is only half here is not shown as if it were whole.
             return self._pulls.arriving(study_instance_uid) is None
         try:
